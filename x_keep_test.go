@@ -1,0 +1,3 @@
+//go:build depskeep
+
+package weft
