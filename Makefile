@@ -1,0 +1,109 @@
+# Weft. `make run` and `make test` are all that most people need; README.md
+# says what each does and how long it takes. Every target sets itself up.
+
+SHELL      := /bin/bash -euo pipefail
+GO         ?= go
+WASM       := GOOS=js GOARCH=wasm $(GO)
+LDFLAGS    := -trimpath -ldflags='-s -w'
+BROTLI     ?= 5
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
+# Two cores: packages are tested one at a time, and each has its own goroutines.
+TEST       := $(GO) test -p 1 -timeout 10m
+RUNNER     := $(CURDIR)/bin/wasmexec
+
+.PHONY: all build wasm weft release run test check fmt vet staticcheck types vuln deps unit unit-js kubo e2e size bench fuzz soak clean
+
+all: build
+
+build: weft ## bin/weft and web/node.wasm
+
+wasm: ## the tab's node, and its compressed form for the relay to carry
+	$(WASM) build $(LDFLAGS) -o build/node.wasm.new ./wasm
+	@mkdir -p web/built
+	@if cmp -s build/node.wasm.new web/node.wasm && [ -f web/built/node.wasm.br ] && [ "$$(cat build/brotli 2>/dev/null || true)" -ge "$(BROTLI)" ]; then \
+		rm build/node.wasm.new; \
+	else \
+		mv build/node.wasm.new web/node.wasm && \
+		$(GO) run ./scripts/compress -q $(BROTLI) web/node.wasm web/built/node.wasm.br && \
+		echo $(BROTLI) > build/brotli; \
+	fi
+	@install -m 644 "$$($(GO) env GOROOT)/lib/wasm/wasm_exec.js" web/built/wasm_exec.js
+
+weft: wasm
+	$(GO) build $(LDFLAGS) -o bin/weft ./relay
+
+release: ## as build, with the node compressed as well as brotli can (minutes)
+	$(MAKE) build BROTLI=11
+
+run: build ## start a relay with embedded defaults and print its URL
+	bin/weft relay
+
+test: ## every functional test; what CI runs
+	$(MAKE) check
+	$(MAKE) kubo
+	$(MAKE) e2e
+
+check: fmt vet staticcheck types vuln deps unit unit-js
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+vet:
+	$(GO) vet -tags 'e2e kubo' ./...
+	$(WASM) vet ./shared/... ./wasm/...
+
+staticcheck:
+	$(GO) run $(STATICCHECK) -tags 'e2e kubo' ./...
+	GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK)
+	GOOS=js GOARCH=wasm bin/staticcheck ./shared/... ./wasm/...
+
+types: ## tsc over the JSDoc types, and the plain JavaScript's own tests
+	scripts/setup.sh node
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	npx tsc --noEmit -p .
+	npm test
+
+vuln: ## known vulnerabilities, where the database can be had
+	@if $(GO) run $(GOVULNCHECK) ./... > build/vuln.log 2>&1; then tail -n 1 build/vuln.log; \
+	elif grep -qE 'fetching vulnerabilities|dial tcp|no such host|Forbidden|proxyconnect|connection refused|410 Gone|404 Not Found|403' build/vuln.log; then echo "govulncheck: its database cannot be reached from here; not checked"; \
+	else cat build/vuln.log; exit 1; fi
+
+deps: ## who may import whom, and what stays out of the tab, with reasons
+	$(GO) test -count=1 -run 'TestImports|TestTab' .
+
+unit: ## native unit tests, with the race detector
+	scripts/setup.sh gcc
+	$(TEST) -race . ./shared/... ./relay/... ./scripts/...
+
+unit-js: ## the tab's own packages, in real Chromium
+	scripts/setup.sh chromium
+	$(GO) build -o bin/wasmexec ./scripts/wasmexec
+	$(WASM) test -p 1 -timeout 10m -exec $(RUNNER) ./wasm/...
+
+kubo: ## against a real Kubo, which is built once and cached
+	scripts/kubo/build.sh
+	$(TEST) -count=1 -tags kubo ./scripts/kubo/...
+
+e2e: build ## a real relay, real pages in real Chromium
+	scripts/setup.sh chromium node
+	scripts/setup.sh pages
+	$(GO) test -count=1 -timeout 30m -tags e2e ./web/e2e/...
+
+size: wasm ## the tab's node in bytes, against its budget
+	$(GO) run ./scripts/size web/node.wasm
+
+bench: build ## our figures beside the peers', from one run
+	scripts/setup.sh chromium node
+	scripts/bench/run.sh
+
+fuzz: ## every fuzz target, FUZZTIME each
+	scripts/fuzz.sh $${FUZZTIME:-60s}
+
+soak: build ## a relay and a tab for MINUTES, watching memory
+	scripts/setup.sh chromium
+	$(GO) test -count=1 -v -timeout 0 -tags 'e2e soak' -run TestSoak ./web/e2e/...
+
+clean:
+	rm -rf bin build node_modules web/node.wasm
+	find web/built -type f ! -name README.md -delete
