@@ -1,0 +1,75 @@
+//go:build js && wasm
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/sec"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	tptu "github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
+	"github.com/libp2p/go-libp2p/p2p/security/noise"
+
+	"github.com/webfabric/weft/wasm/wsdial"
+)
+
+// newHost assembles a libp2p host from the parts that compile for a browser;
+// the root package go-libp2p does not (DESIGN 1). It dials WebSockets and
+// circuits through relays.
+func newHost(key crypto.PrivKey) (host.Host, error) {
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("host: peer ID: %w", err)
+	}
+	ps, err := pstoremem.NewPeerstore()
+	if err != nil {
+		return nil, fmt.Errorf("host: peerstore: %w", err)
+	}
+	// Identify signs with the keys it finds here.
+	if err := ps.AddPrivKey(id, key); err != nil {
+		return nil, fmt.Errorf("host: peerstore: %w", err)
+	}
+	if err := ps.AddPubKey(id, key.GetPublic()); err != nil {
+		return nil, fmt.Errorf("host: peerstore: %w", err)
+	}
+	bus := eventbus.NewBus()
+	rcmgr := &network.NullResourceManager{}
+	sw, err := swarm.NewSwarm(id, ps, bus, swarm.WithResourceManager(rcmgr))
+	if err != nil {
+		return nil, fmt.Errorf("host: swarm: %w", err)
+	}
+	muxers := []tptu.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
+	secure, err := noise.New(noise.ID, key, muxers)
+	if err != nil {
+		return nil, fmt.Errorf("host: noise: %w", err)
+	}
+	up, err := tptu.New([]sec.SecureTransport{secure}, muxers, nil, rcmgr, nil)
+	if err != nil {
+		return nil, fmt.Errorf("host: upgrader: %w", err)
+	}
+	if err := sw.AddTransport(wsdial.New(up, rcmgr)); err != nil {
+		return nil, fmt.Errorf("host: WebSocket transport: %w", err)
+	}
+	h, err := basichost.NewHost(sw, &basichost.HostOpts{
+		EventBus:   bus,
+		UserAgent:  "weft-tab",
+		EnablePing: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	if err := circuit.AddTransport(h, up); err != nil {
+		return nil, fmt.Errorf("host: circuit transport: %w", err)
+	}
+	h.Start()
+	return h, nil
+}
