@@ -47,7 +47,10 @@ func (assets) Open(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
-	if first, _, _ := strings.Cut(name, "/"); name != "." && !slices.Contains(hidden, first) {
+	if name == "." {
+		return files.Open(name) // for fs.Stat; ReadDir lists the union
+	}
+	if first, _, _ := strings.Cut(name, "/"); !slices.Contains(hidden, first) {
 		for _, dir := range layers {
 			f, err := files.Open(path.Join(dir, name))
 			if !errors.Is(err, fs.ErrNotExist) {
