@@ -45,7 +45,7 @@ func (g cachedGetter) load(ctx context.Context, c cid.Cid) (*node, error) {
 	if n := g.cache.get(key); n != nil {
 		return n, nil
 	}
-	data, err := fetch(ctx, g.Getter, c)
+	data, err := Block(ctx, g.Getter, c)
 	if err != nil {
 		return nil, err
 	}

@@ -87,9 +87,9 @@ func Check(c cid.Cid, data []byte) error {
 	return nil
 }
 
-// fetch gets a block and holds it to MaxBlockSize. An identity CID carries its
+// Block gets the bytes of c and holds them to [MaxBlockSize]. An identity CID carries its
 // block in itself.
-func fetch(ctx context.Context, get Getter, c cid.Cid) ([]byte, error) {
+func Block(ctx context.Context, get Getter, c cid.Cid) ([]byte, error) {
 	if c.Prefix().MhType == multihash.IDENTITY {
 		mh, err := multihash.Decode(c.Hash())
 		if err != nil {

@@ -44,7 +44,7 @@ func load(ctx context.Context, get Getter, c cid.Cid) (*node, error) {
 	if cached, ok := get.(cachedGetter); ok {
 		return cached.load(ctx, c)
 	}
-	data, err := fetch(ctx, get, c)
+	data, err := Block(ctx, get, c)
 	if err != nil {
 		return nil, err
 	}

@@ -126,16 +126,30 @@ func (r *Range) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Next returns the next piece, as a rule the rest of a block: io.EOF at the
+// end. The caller may keep it, but not change it.
+func (r *Range) Next() ([]byte, error) {
+	b, err := r.Peek()
+	if err == nil && len(b) == 0 {
+		err = io.EOF
+	}
+	r.cur = nil
+	return b, err
+}
+
 // WriteTo writes the rest of the range to w, a block at a time. w must not
 // change what it is given.
 func (r *Range) WriteTo(w io.Writer) (n int64, err error) {
 	for {
-		b, err := r.Peek()
-		if err != nil || len(b) == 0 {
+		b, err := r.Next()
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
 			return n, err
 		}
 		m, err := w.Write(b)
-		n, r.cur = n+int64(m), b[m:]
+		n += int64(m)
 		if err != nil {
 			return n, err
 		}

@@ -59,7 +59,7 @@ func Walk(ctx context.Context, get Getter, root cid.Cid, visit func(blocks.Block
 			go func() {
 				var r result
 				var data []byte
-				if data, r.err = fetch(ctx, get, c); r.err == nil {
+				if data, r.err = Block(ctx, get, c); r.err == nil {
 					if r.links, r.err = links(c, data); r.err == nil && c.Prefix().MhType != multihash.IDENTITY {
 						r.block, r.err = blocks.NewBlockWithCid(data, c)
 					}
