@@ -1,0 +1,444 @@
+// @ts-check
+// Answers /ipfs/ requests until the Go node runs: blocks come from the relay
+// one by one, are verified here, and are read as UnixFS (blocks.js). It gives
+// what the node would give, or throws Later where only the node can answer:
+// documents (does the owner vouch for them?), listings, other codecs and
+// hashes, content the relay has not got. Blocks are kept for the node, which
+// takes them over when it is up.
+
+import { BlockError, DAG_PB, IDENTITY, decodeUnixFS, hamtStep, parseCID, verify } from "./blocks.js";
+
+/** @typedef {import("./blocks.js").CID} CID */
+/** @typedef {import("./blocks.js").Entry} Entry */
+
+/** The largest block accepted, in bytes: 2 MiB, as Bitswap peers do. */
+export const maxBlockSize = 2 << 20;
+/** How many bytes of blocks are kept for the node; older ones are fetched again. */
+const maxHeld = 48 << 20;
+/** How long a block may take, in ms. */
+const blockTimeout = 30_000;
+/** How many blocks of a file are fetched ahead of the reader. */
+const readAhead = 4;
+/** The deepest DAG that is read; 2^64 bytes of 1,024 links each need 5 levels. */
+const maxDepth = 32;
+
+/** Thrown where the node must answer. */
+export class Later extends Error {
+  /** @param {string} why */
+  constructor(why) {
+    super(why);
+    this.name = "Later";
+  }
+}
+
+/** Verified blocks from the gateways of relays. */
+export class Blocks {
+  /**
+   * @param {() => Promise<string[]>} relays base URLs, the best first
+   * @param {typeof fetch} [get]
+   */
+  constructor(relays, get = (...a) => fetch(...a)) {
+    this.relays = relays;
+    this.get = get;
+    /** Bytes that came over the network. */
+    this.fetched = 0;
+    this.heldBytes = 0;
+    /** @type {Map<string, {cid: CID, data: Uint8Array<ArrayBuffer>}>} by key; oldest first */
+    this.held = new Map();
+    /** @type {Map<string, Promise<Uint8Array<ArrayBuffer>>>} */
+    this.coming = new Map();
+  }
+
+  /**
+   * The block that cid names. Rejects with a {@link BlockError}, or with
+   * {@link Later} where no relay gave it.
+   * @param {CID} cid
+   * @returns {Promise<Uint8Array<ArrayBuffer>>}
+   */
+  async block(cid) {
+    if (cid.hash === IDENTITY) return cid.digest;
+    const held = this.held.get(cid.key);
+    if (held) return held.data;
+    let coming = this.coming.get(cid.key);
+    if (!coming) {
+      coming = this.#fetch(cid).finally(() => this.coming.delete(cid.key));
+      this.coming.set(cid.key, coming);
+    }
+    return coming;
+  }
+
+  /** Takes every held block out, for the node. */
+  take() {
+    const out = [...this.held.values()].map(({ cid, data }) => ({ cid: cid.text, data }));
+    this.held.clear();
+    this.heldBytes = 0;
+    return out;
+  }
+
+  /** @param {CID} cid */
+  async #fetch(cid) {
+    /** @type {unknown} */
+    let failure = new Later("no relay is known");
+    for (const relay of await this.relays()) {
+      try {
+        const data = await this.#from(relay, cid);
+        await verify(cid, data);
+        this.#hold(cid, data);
+        return data;
+      } catch (err) {
+        // A lie is worth reporting above an absence.
+        if (!(failure instanceof BlockError)) failure = err;
+      }
+    }
+    throw failure;
+  }
+
+  /** @param {string} relay @param {CID} cid */
+  async #from(relay, cid) {
+    const controller = new AbortController();
+    const timer = setTimeout(() => controller.abort(), blockTimeout);
+    try {
+      const response = await this.get(`${relay}/ipfs/${cid.text}?format=raw`, {
+        headers: { Accept: "application/vnd.ipld.raw" },
+        cache: "no-store",
+        credentials: "omit",
+        signal: controller.signal,
+      });
+      if (!response.ok) {
+        response.body?.cancel().catch(() => {});
+        throw new Later(`the relay answered ${response.status} for ${cid.text}`);
+      }
+      const data = await readAll(response, maxBlockSize);
+      this.fetched += data.length;
+      return data;
+    } catch (err) {
+      if (err instanceof BlockError || err instanceof Later) throw err;
+      throw new Later(`the relay did not answer for ${cid.text}: ${err}`);
+    } finally {
+      clearTimeout(timer);
+      controller.abort();
+    }
+  }
+
+  /** @param {CID} cid @param {Uint8Array<ArrayBuffer>} data */
+  #hold(cid, data) {
+    this.held.set(cid.key, { cid, data });
+    this.heldBytes += data.length;
+    for (const [key, { data: old }] of this.held) {
+      if (this.heldBytes <= maxHeld) break;
+      this.held.delete(key);
+      this.heldBytes -= old.length;
+    }
+  }
+}
+
+/**
+ * Reads a body of at most max bytes.
+ * @param {Response} response
+ * @param {number} max
+ */
+async function readAll(response, max) {
+  const reader = response.body?.getReader();
+  /** @type {Uint8Array[]} */
+  const parts = [];
+  let size = 0;
+  while (reader) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    size += value.length;
+    if (size > max) {
+      reader.cancel().catch(() => {});
+      throw new BlockError("bad_block", `more than ${max} bytes came for one block`);
+    }
+    parts.push(value);
+  }
+  const out = new Uint8Array(size);
+  let at = 0;
+  for (const p of parts) {
+    out.set(p, at);
+    at += p.length;
+  }
+  return out;
+}
+
+/**
+ * What is at an /ipfs/ path.
+ * @typedef {object} Target
+ * @property {CID} cid
+ * @property {Entry} entry
+ * @property {string} name its last path segment, for its type
+ */
+
+/**
+ * Answers a request that is not a navigation.
+ * @param {{method: string, url: string, headers: Headers}} request
+ * @param {Blocks} blocks
+ * @returns {Promise<Response>} rejects with {@link Later}
+ */
+export async function answer(request, blocks) {
+  try {
+    const url = new URL(request.url);
+    const query = [...url.searchParams.keys()];
+    if (query.some((k) => k === "format" || k === "download" || k === "filename")) throw new Later(`query ${url.search}`);
+    const [, , root, ...rest] = url.pathname.split("/");
+    const slash = rest.at(-1) === "";
+    const target = await resolve(parseCID(root), rest.filter((s) => s !== "").map(decode), blocks);
+    if (target.entry.kind === "file") return await file(request, target, blocks);
+    if (!slash) return new Response(null, { status: 301, headers: { Location: `${url.pathname}/${url.search}` } });
+    const index = await step(target, "index.html", blocks);
+    if (!index) throw new Later("a listing");
+    return await file(request, index, blocks);
+  } catch (err) {
+    if (!(err instanceof BlockError)) throw err;
+    switch (err.code) {
+      case "bad_cid": return failure(400, err.code, err.message);
+      case "not_found": return failure(404, err.code, err.message);
+      case "bad_block": return failure(502, err.code, err.message);
+      default: throw new Later(err.message);
+    }
+  }
+}
+
+/** @param {string} segment */
+function decode(segment) {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    throw new Later("a path that is no UTF-8");
+  }
+}
+
+/**
+ * An error for scripts, as shared/gateway makes it.
+ * @param {number} status
+ * @param {string} code
+ * @param {string} message
+ */
+export function failure(status, code, message) {
+  return new Response(JSON.stringify({ error: { status, code, message } }) + "\n", {
+    status,
+    headers: { "Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff" },
+  });
+}
+
+/**
+ * @param {CID} root
+ * @param {string[]} segments
+ * @param {Blocks} blocks
+ */
+async function resolve(root, segments, blocks) {
+  /** @type {Target} */
+  let target = { cid: root, entry: decodeUnixFS(root, await blocks.block(root)), name: "" };
+  for (const name of segments) {
+    const next = await step(target, name, blocks);
+    if (!next) throw new BlockError("not_found", `there is no ${JSON.stringify(name)} in ${target.cid.text}`);
+    target = next;
+  }
+  return target;
+}
+
+/**
+ * The entry called name of a directory, or null.
+ * @param {Target} dir
+ * @param {string} name
+ * @param {Blocks} blocks
+ * @returns {Promise<Target | null>}
+ */
+async function step(dir, name, blocks) {
+  if (dir.entry.kind === "file") return null;
+  let cid = null;
+  if (dir.entry.kind === "directory") {
+    cid = dir.entry.links.find((l) => l.name === name)?.cid;
+  } else {
+    let shard = dir.entry;
+    for (let depth = 0; !cid; depth++) {
+      const found = hamtStep(shard, name, depth);
+      if (!found) return null;
+      if (found.done) cid = found.cid;
+      else {
+        shard = decodeUnixFS(found.cid, await blocks.block(found.cid));
+        if (shard.kind !== "hamt") throw new BlockError("bad_block", "malformed block: a HAMT's shard is none");
+      }
+    }
+  }
+  if (!cid) return null;
+  // A raw leaf's block is the file: it is read, like every other leaf, as it is sent.
+  return { cid, entry: decodeUnixFS(cid, await blocks.block(cid)), name };
+}
+
+/**
+ * @param {{method: string, headers: Headers}} request
+ * @param {Target} target
+ * @param {Blocks} blocks
+ */
+async function file(request, target, blocks) {
+  const { cid, entry, name } = target;
+  const etag = `"${cid.text}"`;
+  const type = contentType(name) ?? sniff(await head(entry, blocks));
+  const headers = new Headers({
+    "Content-Type": type,
+    "Accept-Ranges": "bytes",
+    "Cache-Control": "public, max-age=29030400, immutable",
+    ETag: etag,
+    "X-Content-Type-Options": "nosniff",
+  });
+  const match = request.headers.get("If-None-Match");
+  if (match && (match.trim() === "*" || match.split(",").some((t) => t.trim().replace(/^W\//, "") === etag))) {
+    return new Response(null, { status: 304, headers });
+  }
+  let from = 0, to = entry.size, status = 200;
+  const ifRange = request.headers.get("If-Range");
+  const range = ifRange && ifRange !== etag ? null : parseRange(request.headers.get("Range"), entry.size);
+  if (range === "unsatisfiable") {
+    const r = failure(416, "bad_range", `the file has ${entry.size} bytes`);
+    r.headers.set("Content-Range", `bytes */${entry.size}`);
+    return r;
+  }
+  if (range) {
+    ({ from, to } = range);
+    status = 206;
+    headers.set("Content-Range", `bytes ${from}-${to - 1}/${entry.size}`);
+  }
+  headers.set("Content-Length", String(to - from));
+  if (request.method === "HEAD") return new Response(null, { status, headers });
+  if (entry.links.length === 0) {
+    return new Response(/** @type {Uint8Array<ArrayBuffer>} */ (entry.data.subarray(from, to)), { status, headers });
+  }
+  return new Response(stream(entry, from, to, blocks), { status, headers });
+}
+
+/**
+ * One byte range; null means the whole file: none asked for, several, or not understood.
+ * @param {string | null} header
+ * @param {number} size
+ * @returns {{from: number, to: number} | "unsatisfiable" | null}
+ */
+export function parseRange(header, size) {
+  const m = header?.match(/^\s*bytes\s*=\s*(\d{0,15})\s*-\s*(\d{0,15})\s*$/);
+  if (!m || (!m[1] && !m[2])) return null;
+  if (!m[1]) {
+    const last = Number(m[2]);
+    return last === 0 || size === 0 ? "unsatisfiable" : { from: Math.max(0, size - last), to: size };
+  }
+  const from = Number(m[1]);
+  const to = m[2] ? Math.min(size, Number(m[2]) + 1) : size;
+  if (m[2] && Number(m[2]) < from) return null;
+  return from >= size ? "unsatisfiable" : { from, to };
+}
+
+/** @param {Entry} entry @param {Blocks} blocks */
+async function head(entry, blocks) {
+  for await (const { bytes } of parts(entry, 0, Math.min(512, entry.size), blocks, 0)) return await bytes;
+  return new Uint8Array(0);
+}
+
+/**
+ * @param {Entry} entry
+ * @param {number} from
+ * @param {number} to
+ * @param {Blocks} blocks
+ */
+function stream(entry, from, to, blocks) {
+  const source = parts(entry, from, to, blocks, 0);
+  /** @type {Promise<Uint8Array>[]} */
+  const ahead = [];
+  let ended = false;
+  return new ReadableStream(
+    {
+      async pull(controller) {
+        while (!ended && ahead.length < readAhead) {
+          const { done, value } = await source.next();
+          if (done) ended = true;
+          else {
+            value.bytes.catch(() => {}); // awaited below, unless the reader leaves first
+            ahead.push(value.bytes);
+          }
+        }
+        const part = ahead.shift();
+        if (part) controller.enqueue(await part);
+        else controller.close();
+      },
+      async cancel() {
+        ended = true;
+        await source.return(undefined);
+      },
+    },
+    { highWaterMark: 0 },
+  );
+}
+
+/**
+ * The bytes [from, to) of a file, in order, as its leaves. Each comes boxed: a
+ * generator would wait for a bare promise, and so for one leaf at a time.
+ * @param {Entry} entry
+ * @param {number} from
+ * @param {number} to
+ * @param {Blocks} blocks
+ * @param {number} depth
+ * @returns {AsyncGenerator<{bytes: Promise<Uint8Array>}, void>}
+ */
+async function* parts(entry, from, to, blocks, depth) {
+  if (depth > maxDepth) throw new BlockError("bad_block", `malformed block: a file of more than ${maxDepth} levels`);
+  if (from < entry.data.length && from < to) yield { bytes: Promise.resolve(entry.data.subarray(from, to)) };
+  let at = entry.data.length;
+  for (let i = 0; i < entry.links.length && at < to; i++) {
+    const { cid } = entry.links[i];
+    const start = at, size = entry.sizes[i];
+    at += size;
+    if (at <= from || size === 0) continue;
+    const lo = Math.max(0, from - start), hi = Math.min(size, to - start);
+    if (cid.codec === DAG_PB) yield* parts(child(cid, size, await blocks.block(cid)), lo, hi, blocks, depth + 1);
+    else yield { bytes: blocks.block(cid).then((b) => child(cid, size, b).data.subarray(lo, hi)) };
+  }
+}
+
+/** @param {CID} cid @param {number} size @param {Uint8Array} block */
+function child(cid, size, block) {
+  const entry = decodeUnixFS(cid, block);
+  if (entry.kind !== "file" || entry.size !== size) throw new BlockError("bad_block", `malformed block: ${cid.text} is not the ${size} bytes of a file that its parent says`);
+  return entry;
+}
+
+/**
+ * The type of a file by its name, as shared/gateway has it; undefined if the
+ * name does not tell.
+ * @param {string} name
+ */
+export function contentType(name) {
+  const dot = name.lastIndexOf(".");
+  return dot < 0 ? undefined : types[name.slice(dot + 1).toLowerCase()];
+}
+
+/** @type {Record<string, string>} by extension */
+const types = Object.assign(Object.create(null), {
+  html: "text/html; charset=utf-8", htm: "text/html; charset=utf-8", xhtml: "application/xhtml+xml",
+  js: "text/javascript; charset=utf-8", mjs: "text/javascript; charset=utf-8", cjs: "text/javascript; charset=utf-8",
+  wasm: "application/wasm", json: "application/json", map: "application/json",
+  css: "text/css; charset=utf-8", txt: "text/plain; charset=utf-8", md: "text/markdown; charset=utf-8",
+  svg: "image/svg+xml", png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif",
+  webp: "image/webp", avif: "image/avif", ico: "image/x-icon",
+  woff: "font/woff", woff2: "font/woff2", ttf: "font/ttf", otf: "font/otf",
+  mp4: "video/mp4", webm: "video/webm", mp3: "audio/mpeg", ogg: "audio/ogg", wav: "audio/wav",
+  pdf: "application/pdf", xml: "application/xml", zip: "application/zip",
+});
+
+/**
+ * The type of bytes without a telling name. The few that pages use; the node,
+ * which follows https://mimesniff.spec.whatwg.org/, knows more.
+ * @param {Uint8Array} first
+ */
+export function sniff(first) {
+  /** @type {[string, number[]][]} */
+  const magic = [
+    ["image/png", [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]],
+    ["image/jpeg", [0xff, 0xd8, 0xff]],
+    ["image/gif", [0x47, 0x49, 0x46, 0x38]],
+    ["application/wasm", [0, 0x61, 0x73, 0x6d]],
+    ["application/pdf", [0x25, 0x50, 0x44, 0x46, 0x2d]],
+  ];
+  for (const [type, bytes] of magic) if (bytes.every((b, i) => first[i] === b)) return type;
+  const text = new TextDecoder().decode(first.subarray(0, 512)).trimStart().toLowerCase();
+  if (/^(<!doctype html|<html|<head|<body|<script|<!--)[\s>]/.test(text)) throw new Later("HTML without a name");
+  if (first.subarray(0, 512).some((b) => b < 9 || (b > 13 && b < 32 && b !== 27))) return "application/octet-stream";
+  return "text/plain; charset=utf-8";
+}

@@ -1,0 +1,123 @@
+// @ts-check
+// Every message between page, worker and the Go node, typed once. There is no
+// code here: pages and the worker import the types by JSDoc.
+
+/**
+ * What went wrong, for programs. The first group comes from the page's side, the
+ * second from the worker, the third from the Go node (one table there).
+ * @typedef {"insecure_context" | "worker_blocked" | "worker_failed" | "timeout" | "left" | "import_failed"
+ *   | "no_relay" | "no_node" | "node_restarted" | "bad_message"
+ *   | "no_provider" | "bad_block" | "not_found" | "bad_cid" | "bad_request" | "bad_range" | "quota" | "cancelled" | "unknown_op" | "internal"} ErrorCode
+ */
+
+/** An error as it crosses between page, worker and node. @typedef {{code: ErrorCode, message: string}} WireError */
+
+/**
+ * `/weft/config.json` of a relay.
+ * @typedef {object} Config
+ * @property {number} version
+ * @property {string} peerId the relay's
+ * @property {string[]} relays WebSocket multiaddrs with peer IDs
+ * @property {string[]} [swarm] addresses for native peers
+ * @property {{peerId: string, roots: string} | null} [owner] the signed list of the origin's own roots (base64)
+ * @property {string} [demo] CID of the relay's example site
+ * @property {{maxBlockSize?: number}} [limits]
+ * @property {{wasm: string, exec: string, bytes: number}} [node] what to run
+ */
+
+/**
+ * Bytes by where they came from, since the worker started.
+ * @typedef {{fromRelay: number, fromPeers: number, fromDisk: number, served: number}} Bytes
+ */
+
+/**
+ * One answer to "how is it going".
+ * @typedef {object} Status
+ * @property {string} peerId empty until the node has started
+ * @property {string[]} relays peer IDs of the relays it is connected to
+ * @property {{peerId: string, addr: string, relay: boolean}[]} peers
+ * @property {number} blocks held on disk
+ * @property {Bytes} bytes
+ * @property {{used: number, quota: number, pinned: number}} storage bytes
+ * @property {number} started when the node started, in ms since 1970; 0 before
+ * @property {string} bootId another one means another worker instance
+ * @property {NodeState} state
+ * @property {string} demo CID of the relay's example site, or empty
+ */
+
+/**
+ * idle: not asked for yet. starting: being fetched, compiled or booted; blocks
+ * are verified in plain JavaScript meanwhile. ready. stopped: by leave().
+ * failed: this browser cannot run it; plain JavaScript keeps serving.
+ * @typedef {"idle" | "starting" | "ready" | "stopped" | "failed"} NodeState
+ */
+
+/**
+ * Operations of a page on the worker: its arguments and its result, by name.
+ * @typedef {object} Ops
+ * @property {{args: {}, result: Hello}} ping keeps the worker alive
+ * @property {{args: {}, result: Hello}} claim takes control of every page of the origin
+ * @property {{args: {relays?: string[]}, result: Hello}} join relays: base URLs, where they are not the page's own origin
+ * @property {{args: {}, result: {}}} leave stops the node
+ * @property {{args: {wait?: boolean}, result: Status}} status wait: until the node runs
+ * @property {{args: {}, result: {}}} online resolves when a relay is connected
+ * @property {{args: {files: AddFile[]}, result: {cid: string}}} add
+ * @property {{args: {cid: string}, result: {}}} pin
+ * @property {{args: {cid: string}, result: {}}} unpin
+ * @property {{args: {}, result: {pins: string[]}}} pins
+ * @property {{args: {paths: string[]}, result: {}}} keep fetches /ipfs/ paths into the store, in the background
+ * @property {{args: {}, result: {}}} clear deletes every block that is not pinned
+ * @property {{args: {}, result: {}}} panic for tests: only where the worker's URL has ?test
+ */
+
+/** @typedef {{path: string, data: Uint8Array | Blob}} AddFile */
+/** @typedef {{bootId: string, state: NodeState}} Hello */
+
+/**
+ * What a page posts to the worker, with a port for the {@link Reply}.
+ * @typedef {{weft: keyof Ops, id: number, args: object}} PageMessage
+ */
+
+/** @typedef {{id: number, result: any} | {id: number, error: WireError}} Reply */
+
+/**
+ * What happens, by type, with its detail. `status` is made in the page.
+ * @typedef {object} Events
+ * @property {{peerId: string, connected: boolean, relay: boolean}} peer
+ * @property {{peerId: string, connected: boolean}} relay
+ * @property {{cid?: string, bytes: number, from: "relay" | "peer"}} block batched
+ * @property {WireError & {peerId?: string}} error
+ * @property {{state: NodeState}} state
+ * @property {{bootId: string}} restart another worker instance answers now
+ * @property {Status} status
+ */
+
+/**
+ * What the worker posts to every page of the origin.
+ * @typedef {{weft: "event", type: keyof Events, detail: any}} EventMessage
+ */
+
+/**
+ * A request as the Go node takes it.
+ * @typedef {{method: string, url: string, headers: [string, string][], navigation: boolean}} NodeRequest
+ */
+
+/** @typedef {{status: number, headers: [string, string][], body: ReadableStream<Uint8Array> | null}} NodeResponse */
+
+/**
+ * What the Go program hands to {@link Host.ready}.
+ * @typedef {object} Node
+ * @property {(request: NodeRequest, signal: AbortSignal) => Promise<NodeResponse>} fetch
+ * @property {(op: string, args: object) => Promise<any>} call rejects with a {@link WireError}
+ */
+
+/**
+ * `globalThis.weftHost`: what the Go program finds when it starts.
+ * @typedef {object} Host
+ * @property {string} config a {@link Config} as JSON
+ * @property {string} origin of the pages it serves
+ * @property {(type: keyof Events, detail: any) => void} event
+ * @property {(node: Node) => void} ready
+ */
+
+export {};
