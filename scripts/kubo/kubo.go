@@ -137,10 +137,12 @@ func (n *Node) Add(t testing.TB, path string) string {
 	return strings.TrimSpace(string(n.Run(t, "add", "-r", "-Q", path)))
 }
 
-// Hash returns the root CID of path, and stores nothing.
-func (n *Node) Hash(t testing.TB, path string) string {
+// Hash returns the root CID of path, and stores nothing. args are more flags of
+// ipfs add.
+func (n *Node) Hash(t testing.TB, path string, args ...string) string {
 	t.Helper()
-	return strings.TrimSpace(string(n.Run(t, "add", "-r", "-Q", "--only-hash", path)))
+	args = append([]string{"add", "-r", "-Q", "--only-hash"}, append(args, path)...)
+	return strings.TrimSpace(string(n.Run(t, args...)))
 }
 
 // Cat returns the file at path, CID[/name], from wherever Kubo finds it.
