@@ -1,0 +1,218 @@
+// What every measured subject needs: a fresh Chromium, its memory, a page that
+// times requests, and statistics.
+import { chromium } from 'playwright-core'
+import { execFileSync, spawn } from 'node:child_process'
+import { createHash, createCipheriv } from 'node:crypto'
+import fs from 'node:fs'
+import net from 'node:net'
+import os from 'node:os'
+import path from 'node:path'
+
+export const ROOT = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '../..')
+export const BUILD = path.join(ROOT, 'build', 'bench')
+export const MiB = 1 << 20
+
+/** Chromium's path: $CHROMIUM, else the one on the PATH. */
+export const CHROMIUM = process.env.CHROMIUM ?? execFileSync('sh', ['-c', 'command -v chromium']).toString().trim()
+
+// The flags of the end-to-end tests: no services of its own, no QUIC, no proxy.
+const FLAGS = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  '--disable-background-networking', '--disable-component-update',
+  '--disable-sync', '--no-proxy-server'
+]
+
+/**
+ * Runs f with a page of a fresh Chromium (new profile, so no cache, no worker)
+ * and ends the browser after it.
+ */
+export async function withBrowser (f) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'weft-bench-'))
+  const context = await chromium.launchPersistentContext(dir, { executablePath: CHROMIUM, headless: true, args: FLAGS })
+  const log = []
+  context.on('console', m => log.push(`${m.type()}: ${m.text()}`))
+  context.on('weberror', e => log.push(`error: ${e.error().stack}`))
+  try {
+    const page = context.pages()[0] ?? await context.newPage()
+    return await f({ context, page, browserPid: findBrowser(dir) })
+  } catch (err) {
+    if (log.length > 0) console.error(log.slice(-20).join('\n'))
+    throw err
+  } finally {
+    await context.close().catch(() => {})
+    fs.rmSync(dir, { recursive: true, force: true, maxRetries: 5 })
+  }
+}
+
+/** Waits until the page has set window[name] and returns it; throws what the page put into window.failed. */
+export async function pageResult (page, name, timeout = 60_000) {
+  const handle = await page.waitForFunction(n => window.failed ? { failed: window.failed } : window[n] && { value: window[n] }, name, { timeout })
+  const got = await handle.jsonValue()
+  if (got.failed) throw new Error(`page: ${got.failed}`)
+  return got.value
+}
+
+/**
+ * Fetches a URL in the page, reading it to the end.
+ * @returns {Promise<{ttfb: number, ms: number, bytes: number}>} milliseconds to the body's first bytes and to its end
+ */
+export async function timedFetch (page, url, want) {
+  const got = await page.evaluate(async url => {
+    const start = performance.now()
+    const response = await fetch(url)
+    const reader = response.body.getReader()
+    const first = await reader.read()
+    const ttfb = performance.now() - start
+    let bytes = first.value?.length ?? 0
+    for (let c; !(c = await reader.read()).done;) bytes += c.value.length
+    const text = response.ok ? '' : new TextDecoder().decode(first.value).slice(0, 300)
+    return { status: response.status, ttfb, ms: performance.now() - start, bytes, text }
+  }, url)
+  if (got.status !== 200 || got.bytes !== want) throw new Error(`${url}: status ${got.status}, ${got.bytes} of ${want} bytes ${got.text}`)
+  return got
+}
+
+/** Stops every Service Worker of the page's origin and waits until it is stopped. */
+export async function stopWorkers (context, page) {
+  const cdp = await context.newCDPSession(page)
+  const running = new Set()
+  const stopped = new Promise(resolve => {
+    cdp.on('ServiceWorker.workerVersionUpdated', ({ versions }) => {
+      for (const v of versions) {
+        if (v.runningStatus === 'stopped') running.delete(v.versionId)
+        else running.add(v.versionId)
+      }
+      if (versions.length > 0 && running.size === 0) resolve()
+    })
+  })
+  await cdp.send('ServiceWorker.enable')
+  await cdp.send('ServiceWorker.stopAllWorkers')
+  await stopped
+  await cdp.detach()
+}
+
+// ---- memory and CPU ---------------------------------------------------------
+
+// Linux counts CPU time in ticks of 10 ms (sysconf(_SC_CLK_TCK) is 100 everywhere it runs).
+const TICK_MS = 10
+
+function processes () {
+  const all = []
+  for (const d of fs.readdirSync('/proc')) {
+    if (!/^\d+$/.test(d)) continue
+    try {
+      // After the name, in brackets: state, parent, …, utime (12th), stime (13th), …, rss (22nd, in pages).
+      const stat = fs.readFileSync(`/proc/${d}/stat`, 'utf8')
+      const f = stat.slice(stat.lastIndexOf(')') + 2).split(' ').map(Number)
+      const args = fs.readFileSync(`/proc/${d}/cmdline`, 'utf8')
+      all.push({ pid: Number(d), parent: f[1], cpu: (f[11] + f[12]) * TICK_MS, rss: f[21] * 4096, args })
+    } catch { /* it ended meanwhile */ }
+  }
+  return all
+}
+
+const findBrowser = dir => processes().find(p => p.args.includes(`--user-data-dir=${dir}`) && !p.args.includes('--type='))?.pid
+
+/**
+ * What a browser's processes hold and have used: resident bytes of all, resident
+ * bytes of the renderers, where pages and workers live, and CPU milliseconds.
+ */
+function usage (browserPid) {
+  const all = processes()
+  const tree = new Set([browserPid])
+  for (let n = 0; n !== tree.size;) {
+    n = tree.size
+    for (const p of all) if (tree.has(p.parent)) tree.add(p.pid)
+  }
+  const out = { browser: 0, renderers: 0, cpu: 0 }
+  for (const p of all) {
+    if (!tree.has(p.pid)) continue
+    out.browser += p.rss
+    out.cpu += p.cpu
+    if (p.args.includes('--type=renderer')) out.renderers += p.rss
+  }
+  return out
+}
+
+/**
+ * Runs f and returns, beside its result, the CPU milliseconds it cost the browser
+ * and the highest resident sizes seen meanwhile, sampled every 100 ms.
+ */
+export async function watched (browserPid, f) {
+  const start = usage(browserPid)
+  const peak = { ...start }
+  const sample = () => {
+    const now = usage(browserPid)
+    for (const k in peak) peak[k] = Math.max(peak[k], now[k])
+  }
+  const timer = setInterval(sample, 100)
+  try {
+    const result = await f()
+    sample()
+    return { result, cpu: peak.cpu - start.cpu, browser: peak.browser, renderers: peak.renderers }
+  } finally {
+    clearInterval(timer)
+  }
+}
+
+// ---- processes and ports ----------------------------------------------------
+
+/** A free TCP port on loopback. */
+export async function freePort () {
+  const server = net.createServer().listen(0, '127.0.0.1')
+  await new Promise(resolve => server.once('listening', resolve))
+  const { port } = server.address()
+  await new Promise(resolve => server.close(resolve))
+  return port
+}
+
+/**
+ * Starts a daemon, its output in a log file, and waits until ready() is true.
+ * @returns {Promise<{stop: () => Promise<void>}>}
+ */
+export async function daemon (name, command, args, env, ready) {
+  const log = path.join(BUILD, `${name}.log`)
+  const out = fs.openSync(log, 'w')
+  const child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ['ignore', out, out] })
+  const ended = new Promise(resolve => child.once('exit', code => resolve(code ?? 'signal')))
+  const deadline = Date.now() + 60_000
+  while (!await ready(log)) {
+    const code = await Promise.race([ended, new Promise(resolve => setTimeout(resolve, 50))])
+    if (code !== undefined || Date.now() > deadline) {
+      child.kill('SIGKILL')
+      throw new Error(`${name} did not start (${code ?? 'after 60 s'}):\n${fs.readFileSync(log, 'utf8').slice(-2000)}`)
+    }
+  }
+  return {
+    stop: async () => {
+      child.kill('SIGTERM')
+      const hard = setTimeout(() => child.kill('SIGKILL'), 10_000)
+      await ended
+      clearTimeout(hard)
+    }
+  }
+}
+
+export const answers = async url => (await fetch(url).catch(() => null))?.ok === true
+
+// ---- content ----------------------------------------------------------------
+
+/** n bytes that do not compress and are the same for the same seed. */
+export function noise (n, seed) {
+  const key = createHash('sha256').update(String(seed)).digest()
+  return createCipheriv('aes-256-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(n))
+}
+
+/** A module of 2 KB with a default export that is unlike any other's. */
+export function smallModule (name) {
+  const head = `export default ${JSON.stringify(name)}\n// `
+  return head + noise(4096, name).toString('hex').slice(0, 2047 - head.length) + '\n'
+}
+
+// ---- statistics -------------------------------------------------------------
+
+export function summary (values) {
+  const s = [...values].sort((a, b) => a - b)
+  const mid = s.length >> 1
+  return { n: s.length, median: s.length % 2 ? s[mid] : (s[mid - 1] + s[mid]) / 2, min: s[0], max: s.at(-1) }
+}
