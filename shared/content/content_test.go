@@ -671,11 +671,11 @@ func TestBadBlocks(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		name           string
-		fanout, hash   uint64
-		link           string
-		child          cid.Cid
-		resolve, entry string
+		name         string
+		fanout, hash uint64
+		link         string
+		child        cid.Cid
+		again        string
 	}{
 		{name: "fan-out 3", fanout: 3, hash: 0x22},
 		{name: "fan-out 0", fanout: 0, hash: 0x22},
@@ -683,6 +683,7 @@ func TestBadBlocks(t *testing.T) {
 		{name: "another hash", fanout: 256, hash: 0x12},
 		{name: "link without slot", fanout: 256, hash: 0x22, link: "A", child: leaf},
 		{name: "child is a file", fanout: 256, hash: 0x22, link: "00", child: leaf},
+		{name: "a shard twice", fanout: 256, hash: 0x22, link: "00", child: leaf, again: "01"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			data, err := unixfs.HAMTShardData([]byte{1}, tt.fanout, tt.hash)
@@ -692,6 +693,11 @@ func TestBadBlocks(t *testing.T) {
 			nd := merkledag.NodeWithData(data)
 			if tt.link != "" {
 				if err := nd.AddRawLink(tt.link, &ipld.Link{Cid: tt.child}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.again != "" {
+				if err := nd.AddRawLink(tt.again, &ipld.Link{Cid: tt.child}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -258,30 +258,37 @@ func child(ctx context.Context, get Getter, l link, size int64) (*node, error) {
 }
 
 // gather returns all bytes of a part of a file that has at most MaxBlockSize:
-// as a rule one leaf.
+// as a rule one leaf, which is not copied.
 func gather(ctx context.Context, get Getter, l link, size int64, depth int) ([]byte, error) {
+	n, err := child(ctx, get, l, size)
+	if err != nil {
+		return nil, err
+	}
+	if len(n.links) == 0 {
+		return n.data, nil
+	}
+	return n.appendTo(ctx, get, make([]byte, 0, size), depth)
+}
+
+// appendTo appends the bytes of n and its children to b.
+func (n *node) appendTo(ctx context.Context, get Getter, b []byte, depth int) ([]byte, error) {
 	if depth > MaxFileDepth {
 		return nil, fmt.Errorf("%w: more than %d levels", ErrTooDeep, MaxFileDepth)
 	}
-	n, err := child(ctx, get, l, size)
-	if err != nil || len(n.links) == 0 {
-		if err != nil {
-			return nil, err
-		}
-		return n.data, nil
-	}
-	all := append(make([]byte, 0, size), n.data...)
+	b = append(b, n.data...)
 	for i, l := range n.links {
 		if n.sizes[i] == 0 {
 			continue
 		}
-		part, err := gather(ctx, get, l, int64(n.sizes[i]), depth+1)
+		sub, err := child(ctx, get, l, int64(n.sizes[i]))
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, part...)
+		if b, err = sub.appendTo(ctx, get, b, depth+1); err != nil {
+			return nil, err
+		}
 	}
-	return all, nil
+	return b, nil
 }
 
 // A Reader reads a file and can seek in it. It is not for concurrent use.

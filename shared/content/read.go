@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"math"
 	"strings"
 
 	"github.com/ipfs/go-cid"
@@ -68,30 +69,45 @@ func List(ctx context.Context, get Getter, dir cid.Cid) iter.Seq2[Entry, error] 
 			yield(Entry{}, err)
 			return
 		}
-		budget := listAhead
-		n.list(ctx, get, dir, 1, &budget, yield)
+		l := lister{get: get, yield: yield, budget: listAhead, seen: make(map[string]bool)}
+		l.list(ctx, n, dir, 1)
 	}
 }
 
-func (n *node) list(ctx context.Context, get Getter, at cid.Cid, depth int, budget *int, yield func(Entry, error) bool) bool {
+type lister struct {
+	get    Getter
+	yield  func(Entry, error) bool
+	budget int             // shards that may still be fetched ahead
+	seen   map[string]bool // multihashes of shards
+}
+
+// list yields what is in and below n, and tells whether to go on.
+func (ls *lister) list(ctx context.Context, n *node, at cid.Cid, depth int) bool {
 	skip := 0
 	if n.fanout > 0 {
 		skip = n.prefix()
 	}
 	if depth > MaxShardDepth {
-		return yield(Entry{}, fmt.Errorf("%w: shard %s", ErrTooDeep, at)) && false
+		return ls.yield(Entry{}, fmt.Errorf("%w: shard %s", ErrTooDeep, at)) && false
 	}
 	var shards []cid.Cid
 	for _, l := range n.links {
 		name := l.name[skip:]
 		if name == "" && skip > 0 {
+			// The same shard twice would hold the same names in two places,
+			// where their hashes cannot both lead; but a few blocks that say so
+			// would have us list for ever.
+			if hash := string(l.cid.Hash()); ls.seen[hash] {
+				return ls.yield(Entry{}, fmt.Errorf("%w: shard %s is in a directory twice", ErrBadBlock, l.cid)) && false
+			}
+			ls.seen[string(l.cid.Hash())] = true
 			shards = append(shards, l.cid)
 			continue
 		}
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
-			return yield(Entry{}, fmt.Errorf("%w: directory %s has an entry named %q", ErrBadBlock, at, name)) && false
+			return ls.yield(Entry{}, fmt.Errorf("%w: directory %s has an entry named %q", ErrBadBlock, at, name)) && false
 		}
-		if !yield(Entry{Name: name, Cid: l.cid, Size: int64(l.size)}, nil) {
+		if !ls.yield(Entry{Name: name, Cid: l.cid, Size: int64(min(l.size, math.MaxInt64))}, nil) {
 			return false
 		}
 	}
@@ -105,21 +121,21 @@ func (n *node) list(ctx context.Context, get Getter, at cid.Cid, depth int, budg
 	}()
 	next := 0
 	for _, c := range shards {
-		for ; next < len(shards) && (len(ahead) == 0 || *budget > 0); next++ {
+		for ; next < len(shards) && (len(ahead) == 0 || ls.budget > 0); next++ {
 			ask := shards[next]
-			*budget--
-			ahead = append(ahead, start(func() (*node, error) { return load(ctx, get, ask) }))
+			ls.budget--
+			ahead = append(ahead, start(func() (*node, error) { return load(ctx, ls.get, ask) }))
 		}
 		sub, err := ahead[0].wait()
 		ahead = ahead[1:]
-		*budget++
+		ls.budget++
 		if err == nil && sub.fanout == 0 {
 			err = fmt.Errorf("%w: %s is no shard, its parent %s is", ErrBadBlock, c, at)
 		}
 		if err != nil {
-			return yield(Entry{}, err) && false
+			return ls.yield(Entry{}, err) && false
 		}
-		if !sub.list(ctx, get, c, depth+1, budget, yield) {
+		if !ls.list(ctx, sub, c, depth+1) {
 			return false
 		}
 	}

@@ -59,11 +59,11 @@ func (s serviceSource) Has(ctx context.Context, c cid.Cid) (bool, error) {
 // A Request is what the gateway needs of one. The zero Method is GET.
 type Request struct {
 	Method     string
-	Path       string // as in the URL, still percent-encoded: /ipfs/<cid>/a%20b
-	RawQuery   string // without the question mark
+	Path       string      // as in the URL, still percent-encoded: /ipfs/<cid>/a%20b
+	RawQuery   string      // without the question mark
 	Header     http.Header // keys in canonical form
-	Navigation bool   // mode "navigate", or destination document, iframe, frame, embed or object
-	Host       string // of the URL, for pages to mention; may be empty
+	Navigation bool        // mode "navigate", or destination document, iframe, frame, embed or object
+	Host       string      // of the URL, for pages to mention; may be empty
 }
 
 // A Response answers a [Request].

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
 
 	"github.com/webfabric/weft/shared/content"
@@ -122,7 +123,7 @@ func (w *work) answer(ctx context.Context) (*Response, error) {
 	if found.Kind == content.Dir {
 		return w.dir(ctx, found)
 	}
-	resp, err := w.file(ctx, found, t.name())
+	resp, err := w.file(ctx, found, t.name(), found.Cid)
 	if err == nil && len(names) > 0 && isModule(names[0]) {
 		w.g.asked(w.s, dir, found.Cid)
 	}
@@ -135,6 +136,9 @@ func (w *work) header(contentType, etag, cache string) http.Header {
 		"Content-Type":  {contentType},
 		"Cache-Control": {cache},
 		"X-Ipfs-Path":   {w.t.path()},
+	}
+	if w.t.slash {
+		h["X-Ipfs-Path"][0] += "/"
 	}
 	if etag != "" {
 		h.Set("Etag", etag)
@@ -182,7 +186,9 @@ func (w *work) bytes(status int, h http.Header, data []byte) *Response {
 	return &Response{Status: status, Header: h, Size: int64(len(data)), Body: &body{tail: data, cancel: w.cancel, close: w.end}}
 }
 
-func (w *work) file(ctx context.Context, found content.Target, name string) (*Response, error) {
+// file answers with a file. tag is what the path leads to: the file, or the
+// directory whose index it is, as boxo's gateway has it.
+func (w *work) file(ctx context.Context, found content.Target, name string, tag cid.Cid) (*Response, error) {
 	typ, err := w.contentType(ctx, found, name)
 	if err != nil {
 		return nil, err
@@ -193,9 +199,9 @@ func (w *work) file(ctx context.Context, found content.Target, name string) (*Re
 		h.Set("Content-Security-Policy", pageSandbox)
 		return w.bytes(http.StatusOK, h, InertPage(w.t.root, w.t.path(), w.r.Host)), nil
 	}
-	etag, tail := `"`+found.Cid.String()+`"`, ""
+	etag, tail := `"`+tag.String()+`"`, ""
 	if w.owned && typ == htmlType && !w.t.plain && !w.t.download && (w.r.Navigation || w.r.Header.Get("Sec-Fetch-Mode") == "navigate") {
-		etag, tail = `"`+found.Cid.String()+`.join"`, JoinLine
+		etag, tail = `"`+tag.String()+`.join"`, JoinLine
 	}
 	h := w.header(typ, etag, immutable)
 	if tail != "" {
@@ -276,7 +282,7 @@ func (w *work) dir(ctx context.Context, found content.Target) (*Response, error)
 	index, err := content.Resolve(ctx, w.s.get, found.Cid, []string{indexName})
 	switch {
 	case err == nil && index.Kind != content.Dir:
-		return w.file(ctx, index, cmp.Or(w.t.filename, indexName))
+		return w.file(ctx, index, cmp.Or(w.t.filename, indexName), found.Cid)
 	case err != nil && !errors.Is(err, content.ErrNotFound):
 		return nil, err
 	}
