@@ -9,6 +9,7 @@
 package swfetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -136,16 +137,17 @@ func stream(ctx context.Context, body io.ReadCloser, done func(), cancel context
 		reading           sync.Mutex // held while body is read or closed; guards what follows
 		ended             bool
 	)
-	// finish ends the stream on both sides; reading is held.
+	// finish ends the stream on both sides; reading is held. A stream that was
+	// cancelled takes an error without a word, but neither bytes nor its end.
 	finish := func(err error) {
 		if ended {
 			return
 		}
 		ended = true
-		if err == nil {
+		if err == nil && ctx.Err() == nil {
 			controller.Call("close")
 		} else {
-			controller.Call("error", jsapi.Exception(err))
+			controller.Call("error", jsapi.Exception(cmp.Or(err, context.Cause(ctx))))
 		}
 		body.Close()
 		done()
@@ -168,7 +170,7 @@ func stream(ctx context.Context, body io.ReadCloser, done func(), cancel context
 				buf = make([]byte, chunkSize)
 			}
 			n, err := io.ReadAtLeast(body, buf, 1)
-			if n > 0 {
+			if n > 0 && ctx.Err() == nil {
 				controller.Call("enqueue", jsapi.Uint8Array(buf[:n]))
 			}
 			switch {
