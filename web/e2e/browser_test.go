@@ -133,21 +133,32 @@ func returningVisitor(t *testing.T, dir string) (v *visitor, quit func()) {
 	return &visitor{t: t, ctx: ctx, own: true}, quit
 }
 
-// A tab is one page of a visitor.
+// A tab is one page of a visitor, and the test that looks at it.
 type tab struct {
-	t      *testing.T
-	ctx    context.Context
-	close  func()
+	t     *testing.T
+	ctx   context.Context
+	close func()
+	*console
+}
+
+// A console is what a tab logged.
+type console struct {
+	t      *testing.T // the test that opened the tab
 	mu     sync.Mutex
 	errors []string
 	expect []*regexp.Regexp // errors that the test provokes
+}
+
+// in is the same tab for a subtest.
+func (p *tab) in(t *testing.T) *tab {
+	return &tab{t: t, ctx: p.ctx, close: p.close, console: p.console}
 }
 
 // blank opens an empty tab.
 func (v *visitor) blank() *tab {
 	v.t.Helper()
 	ctx, cancel := chromedp.NewContext(v.ctx)
-	p := &tab{t: v.t, ctx: ctx, close: cancel}
+	p := &tab{t: v.t, ctx: ctx, close: cancel, console: &console{t: v.t}}
 	if err := chromedp.Listen(ctx, p.hear); err != nil {
 		v.t.Fatalf("new tab: %v", err)
 	}
@@ -178,7 +189,7 @@ func (v *visitor) open(url string) *tab {
 }
 
 // hear notes what a page logs. It runs where messages of the browser are read.
-func (p *tab) hear(ev any) {
+func (c *console) hear(ev any) {
 	switch ev := ev.(type) {
 	case *runtime.EventConsoleAPICalled:
 		var parts []string
@@ -189,32 +200,32 @@ func (p *tab) hear(ev any) {
 				parts = append(parts, string(a.Value))
 			}
 		}
-		p.note(ev.Type == runtime.ConsoleAPICalledTypeError, fmt.Sprintf("%s: %s", ev.Type, strings.Join(parts, " ")))
+		c.note(ev.Type == runtime.ConsoleAPICalledTypeError, fmt.Sprintf("%s: %s", ev.Type, strings.Join(parts, " ")))
 	case *runtime.EventExceptionThrown:
 		d := ev.ExceptionDetails
 		text := d.Text
 		if d.Exception != nil && d.Exception.Description != "" {
 			text += " " + d.Exception.Description
 		}
-		p.note(true, fmt.Sprintf("uncaught: %s (%s:%d)", text, d.URL, d.LineNumber+1))
+		c.note(true, fmt.Sprintf("uncaught: %s (%s:%d)", text, d.URL, d.LineNumber+1))
 	case *log.EventEntryAdded:
-		p.note(ev.Entry.Level == log.EntryLevelError, fmt.Sprintf("%s: %s (%s)", ev.Entry.Level, ev.Entry.Text, ev.Entry.URL))
+		c.note(ev.Entry.Level == log.EntryLevelError, fmt.Sprintf("%s: %s (%s)", ev.Entry.Level, ev.Entry.Text, ev.Entry.URL))
 	}
 }
 
-func (p *tab) note(bad bool, text string) {
-	p.t.Logf("tab: %s", text)
+func (c *console) note(bad bool, text string) {
+	c.t.Logf("tab: %s", text)
 	if !bad {
 		return
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, re := range p.expect {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, re := range c.expect {
 		if re.MatchString(text) {
 			return
 		}
 	}
-	p.errors = append(p.errors, text)
+	c.errors = append(c.errors, text)
 }
 
 // expects names errors in the console that belong to the test.

@@ -31,6 +31,7 @@ import (
 	"github.com/webfabric/weft/relay/client"
 	"github.com/webfabric/weft/relay/publish"
 	"github.com/webfabric/weft/relay/server"
+	"github.com/webfabric/weft/shared/content"
 	"github.com/webfabric/weft/shared/identity"
 )
 
@@ -67,6 +68,7 @@ type relay struct {
 	url    string         // stays over restarts
 	key    crypto.PrivKey // the publisher's
 	blocks blockstore.Blockstore
+	stats  map[cid.Cid]content.Stat // of what was published
 }
 
 // startRelay starts a relay on a free port; more changes its configuration.
@@ -83,7 +85,7 @@ func startRelay(t *testing.T, more ...func(*server.Config)) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{t: t, key: key, blocks: blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore()))}
+	r := &relay{t: t, key: key, blocks: blockstore.NewBlockstore(dssync.MutexWrap(datastore.NewMapDatastore())), stats: map[cid.Cid]content.Stat{}}
 	r.cfg = server.Config{
 		Dir:    t.TempDir(),
 		Listen: "127.0.0.1:0",
@@ -152,6 +154,7 @@ func (r *relay) publish(dir string) cid.Cid {
 	if _, err := publish.Ask(ctx, p, r.key, stat.Root, "site", nil); err != nil {
 		r.t.Fatalf("publish: %v", err)
 	}
+	r.stats[stat.Root] = stat
 	return stat.Root
 }
 
