@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"io/fs"
+	"mime"
 	"net/http"
 	"path"
 	"strconv"
@@ -42,13 +43,17 @@ var documentDest = map[string]bool{"document": true, "iframe": true, "frame": tr
 // it says so, or says nothing and would rather have HTML than anything else
 // (browsers send no Sec-Fetch headers to insecure origins).
 func isNavigation(r *http.Request) bool {
-	mode, dest := r.Header.Get("Sec-Fetch-Mode"), r.Header.Get("Sec-Fetch-Dest")
-	if mode != "" || dest != "" {
-		return mode == "navigate" || documentDest[dest]
+	if r.Header.Get("Sec-Fetch-Mode") != "" || r.Header.Get("Sec-Fetch-Dest") != "" {
+		return saysNavigation(r)
 	}
 	first, _, _ := strings.Cut(r.Header.Get("Accept"), ",")
 	first, _, _ = strings.Cut(first, ";")
 	return strings.EqualFold(strings.TrimSpace(first), "text/html")
+}
+
+// saysNavigation tells whether r's sender says so.
+func saysNavigation(r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Mode") == "navigate" || documentDest[r.Header.Get("Sec-Fetch-Dest")]
 }
 
 // serveIPFS answers /ipfs/… by boxo's gateway, under the rules that
@@ -72,11 +77,15 @@ func (s *Server) serveIPFS(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	g := &gatewayResponse{
 		ResponseWriter: w, server: s, request: r, root: root,
-		own: s.list.Load().has(root), navigation: isNavigation(r),
+		own: s.list.Load().has(root), navigation: isNavigation(r), says: saysNavigation(r),
 		download: q.Get("download") == "true", off: q.Get("weft") == "off",
 		name: q.Get("filename"),
 	}
-	if g.name == "" {
+	switch {
+	case g.name != "":
+	case strings.HasSuffix(r.URL.Path, "/"):
+		g.name = "index.html" // a folder shows that, or is a listing
+	default:
 		g.name = path.Base(r.URL.Path)
 	}
 	if !g.own {
@@ -116,8 +125,8 @@ type gatewayResponse struct {
 	root    cid.Cid
 	name    string // of the file, as its type goes by it
 
-	own, navigation, download, off bool
-	ifNoneMatch                    string
+	own, navigation, says, download, off bool
+	ifNoneMatch                          string
 
 	treat   treatment
 	written int64
@@ -140,14 +149,18 @@ func (g *gatewayResponse) WriteHeader(status int) {
 		}
 		return
 	}
+	// boxo's ETag of a file is its CID; those of listings and of other formats
+	// have something before or after it.
 	etag := h.Get("Etag")
-	listing := strings.HasPrefix(etag, `"DirIndex-`) || strings.HasPrefix(etag, `"DagIndex-`)
-	file := (status == http.StatusOK || status == http.StatusPartialContent) && etag != "" && !listing && !strings.HasPrefix(h.Get("Content-Type"), "application/vnd.ipld.")
-	if file {
+	_, notCID := cid.Decode(strings.Trim(etag, `"`))
+	file := (status == http.StatusOK || status == http.StatusPartialContent) && notCID == nil
+	if file && knownType(g.name) {
 		// By our table, not by the machine's mime.types.
-		if t := gateway.ContentType(g.name, nil); knownType(g.name) {
-			h.Set("Content-Type", t)
-		}
+		h.Set("Content-Type", gateway.ContentType(g.name, nil))
+	}
+	if file && g.download && !strings.HasPrefix(h.Get("Content-Disposition"), "attachment") {
+		// boxo's gateway does this only if the request names the file.
+		h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": g.name}))
 	}
 	ctype := h.Get("Content-Type")
 	active := file && gateway.IsActiveDocument(ctype)
@@ -160,7 +173,7 @@ func (g *gatewayResponse) WriteHeader(status int) {
 	case active && !g.own && !g.download:
 		g.treat = replace
 		return
-	case active && g.own && !g.download && !g.off && isHTML(ctype):
+	case active && g.own && g.says && !g.download && !g.off && isHTML(ctype):
 		g.treat, g.want = join, -1
 		h.Set("Etag", strings.TrimSuffix(etag, `"`)+`.join"`)
 		h.Set("Cache-Control", "no-cache")
@@ -208,14 +221,14 @@ func (g *gatewayResponse) finish() {
 		title, hint := explain(g.failed)
 		g.server.fail(w, r, g.failed, title, hint)
 	case g.treat == replace:
-		body := gateway.InertPage(g.root, r.URL.Path, r.Host)
+		body := gateway.InertPage(g.root, r.URL.EscapedPath(), r.Host)
 		h := w.Header()
 		for _, k := range []string{"Etag", "Content-Disposition", "Accept-Ranges", "Last-Modified"} {
 			h.Del(k)
 		}
 		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Cache-Control", "no-cache")
-		h.Set("Content-Security-Policy", "sandbox allow-downloads; "+errorCSP)
+		h.Set("Content-Security-Policy", inertCSP)
 		h.Set("Content-Length", strconv.Itoa(len(body)))
 		w.WriteHeader(http.StatusOK)
 		if r.Method == http.MethodGet {
@@ -223,6 +236,9 @@ func (g *gatewayResponse) finish() {
 		}
 	}
 }
+
+// inertCSP lets the inert page's link download, or leave, and nothing else.
+const inertCSP = "sandbox allow-downloads allow-top-navigation-by-user-activation; " + errorCSP
 
 // explain says in a person's words what a status of the gateway means.
 func explain(status int) (title, hint string) {
