@@ -65,7 +65,7 @@ func withRelay(ctx context.Context, relay string, do func(context.Context, conte
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watched{from: p.Session(ctx), cancel: cancel}
+	w := &watched{from: p.Session(ctx), cancel: cancel, pending: map[cid.Cid]int{}}
 	err = do(ctx, w)
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errNoProvider) {
 		err = fmt.Errorf("%w within %v: the relay at %s does not hold it, and knows nobody who does", cause, idle, at.URL)
@@ -81,25 +81,39 @@ type watched struct {
 	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex
-	pending int
-	timer   *time.Timer // runs while pending > 0
+	pending map[cid.Cid]int
+	timer   *time.Timer // runs while something is pending
 }
 
 var _ content.Getter = (*watched)(nil)
 
 func (w *watched) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	w.mu.Lock()
-	if w.pending++; w.pending == 1 {
-		w.timer = time.AfterFunc(idle, func() { w.cancel(fmt.Errorf("%w (%s)", errNoProvider, c)) })
+	if len(w.pending) == 0 {
+		w.timer = time.AfterFunc(idle, w.giveUp)
 	}
+	w.pending[c]++
 	w.mu.Unlock()
 	b, err := w.from.GetBlock(ctx, c)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.pending--; w.pending == 0 {
+	if w.pending[c]--; w.pending[c] == 0 {
+		delete(w.pending, c)
+	}
+	if len(w.pending) == 0 {
 		w.timer.Stop()
 	} else if err == nil {
 		w.timer.Reset(idle)
 	}
 	return b, err
+}
+
+// giveUp names one of the blocks that did not come.
+func (w *watched) giveUp() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.pending {
+		w.cancel(fmt.Errorf("%w (%s)", errNoProvider, c))
+		return
+	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
-	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -22,6 +21,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/webfabric/weft/shared/node"
 )
 
 // outstanding is how many bytes one peer may have asked for and not yet been
@@ -82,7 +83,7 @@ func Connect(ctx context.Context, relay Relay, key crypto.PrivKey, bs blockstore
 		return nil, fmt.Errorf("client: start a libp2p host: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	exchange := bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, servesEmpty{bs},
+	exchange := bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, node.ServesEmpty(bs),
 		bitswap.MaxOutstandingBytesPerPeer(outstanding))
 	p := &Peer{
 		Host: h, Relay: relay,
@@ -95,20 +96,6 @@ func Connect(ctx context.Context, relay Relay, key crypto.PrivKey, bs blockstore
 	h.ConnManager().Protect(relay.ID, "relay")
 	p.work.Go(func() { p.stay(ctx) })
 	return p, nil
-}
-
-// servesEmpty has Bitswap serve the empty block, the one of an empty file:
-// boxo's server takes a block of size 0 for one that is absent (v0.42.1,
-// bitswap/server/internal/decision, getBlockSizes). The size only decides how
-// much goes into one message.
-type servesEmpty struct{ blockstore.Blockstore }
-
-func (s servesEmpty) GetSize(ctx context.Context, c cid.Cid) (int, error) {
-	n, err := s.Blockstore.GetSize(ctx, c)
-	if err != nil {
-		return n, err
-	}
-	return max(n, 1), nil
 }
 
 func (p *Peer) dial(ctx context.Context) error {

@@ -21,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/webfabric/weft/shared/node"
 )
 
 // Limits of one relay. go-libp2p's defaults are for a node that serves a few
@@ -150,7 +151,7 @@ func newCircuitRelay(h host.Host, m *metrics) (*circuit.Relay, error) {
 // startBitswap starts the block exchange. It asks connected peers only: there
 // is no routing.
 func startBitswap(ctx context.Context, h host.Host, blocks *tiered, m *metrics, f *forwarder) *bitswap.Bitswap {
-	return bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, blocks,
+	return bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, node.ServesEmpty(blocks),
 		bitswap.MaxOutstandingBytesPerPeer(bitswapOutstanding),
 		bitswap.TaskWorkerCount(bitswapWorkers),
 		bitswap.EngineTaskWorkerCount(bitswapWorkers),

@@ -234,7 +234,7 @@ func TestKuboFetches(t *testing.T) {
 	url := strings.TrimSpace(start(t, relay, env))
 
 	site := t.TempDir()
-	tree(t, site, map[string]string{"index.html": "<h1>hello</h1>", "js/app.js": "export default 7"})
+	tree(t, site, map[string]string{"index.html": "<h1>hello</h1>", "js/app.js": "export default 7", "empty.txt": ""})
 	noise(t, filepath.Join(site, "big.bin"), 9, 5<<20+3)
 	pub := exec.Command(bin, "publish", "--serve", "--json", "--data", data, "--relay", url,
 		"--listen", "/ip4/127.0.0.1/tcp/0", site)
@@ -250,7 +250,7 @@ func TestKuboFetches(t *testing.T) {
 	}
 	k := kubo.Start(t)
 	k.Connect(t, got.Addrs[0])
-	for _, name := range []string{"index.html", "js/app.js", "big.bin"} {
+	for _, name := range []string{"index.html", "js/app.js", "empty.txt", "big.bin"} {
 		want, err := os.ReadFile(filepath.Join(site, name))
 		if err != nil {
 			t.Fatal(err)
