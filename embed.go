@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-//go:embed index.html sw.js web/*.js web/built
+//go:embed index.html sw.js web/*.js web/ui web/demo web/built
 var files embed.FS
 
 // layers are the folders whose files are served at the root, the first that

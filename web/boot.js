@@ -290,7 +290,7 @@ async function file(request, target, blocks) {
   const ifRange = request.headers.get("If-Range");
   const range = ifRange && ifRange !== etag ? null : parseRange(request.headers.get("Range"), entry.size);
   if (range === "unsatisfiable") {
-    const r = failure(416, "bad_range", `the file has ${entry.size} bytes`);
+    const r = failure(416, "range", `the file has ${entry.size} bytes`);
     r.headers.set("Content-Range", `bytes */${entry.size}`);
     return r;
   }

@@ -6,8 +6,8 @@
  * What went wrong, for programs. The first group comes from the page's side, the
  * second from the worker, the third from the Go node (one table there).
  * @typedef {"insecure_context" | "worker_blocked" | "worker_failed" | "timeout" | "left" | "import_failed"
- *   | "no_relay" | "no_node" | "node_restarted" | "bad_message"
- *   | "no_provider" | "bad_block" | "not_found" | "bad_cid" | "bad_request" | "bad_range" | "quota" | "cancelled" | "unknown_op" | "internal"} ErrorCode
+ *   | "no_relay" | "no_node" | "node_restarted"
+ *   | "no_provider" | "bad_block" | "not_found" | "not_unixfs" | "bad_cid" | "bad_request" | "range" | "quota" | "cancelled" | "internal"} ErrorCode
  */
 
 /** An error as it crosses between page, worker and node. @typedef {{code: ErrorCode, message: string}} WireError */
@@ -64,9 +64,9 @@
  * @property {{args: {files: AddFile[]}, result: {cid: string}}} add
  * @property {{args: {cid: string}, result: {}}} pin
  * @property {{args: {cid: string}, result: {}}} unpin
- * @property {{args: {}, result: {pins: string[]}}} pins
+ * @property {{args: {}, result: string[]}} pins
  * @property {{args: {paths: string[]}, result: {}}} keep fetches /ipfs/ paths into the store, in the background
- * @property {{args: {}, result: {}}} clear deletes every block that is not pinned
+ * @property {{args: {}, result: {freed: number}}} clear deletes every block that is not pinned
  * @property {{args: {}, result: {}}} panic for tests: only where the worker's URL has ?test
  */
 
@@ -85,7 +85,7 @@
  * @typedef {object} Events
  * @property {{peerId: string, connected: boolean, relay: boolean}} peer
  * @property {{peerId: string, connected: boolean}} relay
- * @property {{cid?: string, bytes: number, from: "relay" | "peer"}} block batched
+ * @property {{cid: string, bytes: number, blocks: number, from: "relay" | "peer"}} block what came lately: its sums, and the last CID
  * @property {WireError & {peerId?: string}} error
  * @property {{state: NodeState}} state
  * @property {{bootId: string}} restart another worker instance answers now

@@ -346,8 +346,7 @@ export class WeftNode {
 
   /** The CIDs of what is pinned. @returns {Promise<string[]>} */
   async pins() {
-    const pins = await this.#link.again("pins", {});
-    return Array.isArray(pins) ? pins : pins.pins;
+    return await this.#link.again("pins", {});
   }
 
   /** Fetches /ipfs/ paths into the store, in the background. @param {string[]} paths */
@@ -355,10 +354,11 @@ export class WeftNode {
     await this.#link.again("keep", { paths });
   }
 
-  /** Deletes every block that is not pinned. */
+  /** Deletes every block that is not pinned. @returns {Promise<{freed: number}>} bytes */
   async clear() {
-    await this.#link.again("clear", {});
+    const freed = await this.#link.again("clear", {});
     this.#measureSoon();
+    return freed;
   }
 
   /**

@@ -1,0 +1,177 @@
+// @ts-check
+// The page a visitor opens: joins, shows how it goes, and lets them open an
+// address, clear what is kept, and leave.
+
+import { WeftError, join } from "/weft.js";
+import { bytes, count, short } from "./format.js";
+
+/** @typedef {import("/weft.js").WeftNode} WeftNode */
+/** @typedef {import("/types.js").Status} Status */
+
+/** @param {string} id */
+const $ = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+const toggle = /** @type {HTMLButtonElement} */ ($("toggle"));
+const clear = /** @type {HTMLButtonElement} */ ($("clear"));
+const address = /** @type {HTMLInputElement} */ ($("address"));
+
+/** @type {WeftNode | null} */
+let node = null;
+let wovenFor = "";
+
+/** @param {"joining" | "online" | "offline" | "left" | "failed"} state @param {string} text */
+function say(state, text) {
+  if ($("state").textContent === text) return;
+  $("state").dataset.state = state === "left" ? "offline" : state;
+  $("state").textContent = text;
+}
+
+/** @param {string} text shown until it is called with an empty one */
+function notice(text) {
+  $("notice").textContent = text;
+  $("notice").hidden = !text;
+}
+
+async function start() {
+  toggle.disabled = true;
+  notice("");
+  say("joining", "Joining…");
+  try {
+    node = await join();
+    node.on("status", show);
+    node.on("error", ({ code, message }) => {
+      if (code === "node_restarted") say("joining", "Starting again…");
+      else if (code === "bad_block") notice("Someone sent a block that is not what its address says. It was thrown away.");
+      else console.debug("weft:", code, message);
+    });
+    toggle.textContent = "Leave";
+    clear.disabled = false;
+    say("joining", "Verified; starting the peer…");
+  } catch (err) {
+    node = null;
+    say("failed", "Not joined");
+    notice(explain(err));
+    toggle.textContent = "Join";
+  }
+  toggle.disabled = false;
+}
+
+/** @param {unknown} err */
+function explain(err) {
+  switch (err instanceof WeftError ? err.code : "") {
+    case "insecure_context": return "Browsers allow this only on https and on localhost. The page works without it.";
+    case "worker_blocked": return "This browser does not allow Service Workers here, as some do not in private windows. The page works without it.";
+    case "no_relay": return "No relay answers, and this browser has not been here before. Please try again later.";
+    case "timeout": return "Joining takes longer than it should. Please try again.";
+    default: return `Joining did not work: ${err instanceof Error ? err.message : err}`;
+  }
+}
+
+/** @param {Status} s */
+function show(s) {
+  if (!node) return;
+  const relays = s.relays.length;
+  if (s.state === "ready") say(relays ? "online" : "offline", relays ? "Verified, relay connected" : "Verified, no relay in reach");
+  else if (s.state === "failed") say("online", "Verified, without a peer");
+  if (s.peerId) {
+    $("peer").textContent = short(s.peerId);
+    $("peer").title = s.peerId;
+    $("copy").hidden = false;
+  }
+  $("relay").textContent = relays ? (relays > 1 ? `${relays} connected` : "Connected") : s.state === "ready" ? "Away" : "–";
+  $("relay").title = s.relays.join("\n");
+  $("peers").textContent = count(s.peers.filter((p) => !p.relay).length);
+  $("blocks").textContent = count(s.blocks);
+  $("served").textContent = bytes(s.bytes.served);
+
+  const parts = [["relay", s.bytes.fromRelay], ["peers", s.bytes.fromPeers], ["disk", s.bytes.fromDisk]];
+  const total = s.bytes.fromRelay + s.bytes.fromPeers + s.bytes.fromDisk;
+  for (const [from, n] of /** @type {[string, number][]} */ (parts)) {
+    $(`from-${from}`).textContent = bytes(n);
+    const bar = /** @type {HTMLElement} */ (document.querySelector(`#sources [data-from=${from}]`));
+    bar.style.width = total ? `${(100 * n) / total}%` : "0";
+  }
+  if (total) $("sources").ariaLabel = `${bytes(s.bytes.fromRelay)} from the relay, ${bytes(s.bytes.fromPeers)} from peers, ${bytes(s.bytes.fromDisk)} from this device`;
+
+  const { used, quota, pinned } = s.storage;
+  const text = `${bytes(used)}${quota ? ` of ${bytes(quota)}` : ""}${pinned ? `, ${bytes(pinned)} pinned` : ""}`;
+  $("used").textContent = text;
+  $("storage").ariaLabel = text;
+  /** @type {HTMLElement} */ ($("storage").firstElementChild).style.width = quota && used ? `max(2px, ${(100 * used) / quota}%)` : "0";
+
+  void weave(s);
+}
+
+/** Imports the example from the fabric, and has it weave this peer's cloth. @param {Status} s */
+async function weave(s) {
+  if (!node || !s.demo || !s.peerId || wovenFor === s.demo + s.peerId) return;
+  wovenFor = s.demo + s.peerId;
+  const link = /** @type {HTMLAnchorElement} */ ($("demo"));
+  link.href = `/ipfs/${s.demo}/`;
+  link.hidden = false;
+  try {
+    const begun = performance.now();
+    const example = await node.import(s.demo, "hello.js");
+    const took = Math.max(1, Math.round(performance.now() - begun));
+    const kind = await example.weave($("cloth"), s.peerId);
+    $("cloth").ariaBusy = "false";
+    $("woven").replaceChildren(
+      `Woven from your peer ID (${kind}) by modules imported from `,
+      Object.assign(document.createElement("code"), { textContent: `/ipfs/${short(s.demo)}/hello.js`, title: s.demo }),
+      ` in ${took} ms.`,
+    );
+  } catch (err) {
+    wovenFor = "";
+    $("woven").textContent = `The example could not be imported: ${err instanceof Error ? err.message : err}`;
+  }
+}
+
+toggle.addEventListener("click", async () => {
+  if (!node) return start();
+  toggle.disabled = true;
+  const leaving = node;
+  node = null;
+  await leaving.leave().catch((err) => notice(`Leaving did not work: ${err.message}`));
+  say("left", "Left; nothing runs here");
+  for (const id of ["relay", "peers", "blocks", "served"]) $(id).textContent = "–";
+  clear.disabled = true;
+  toggle.textContent = "Join";
+  toggle.disabled = false;
+});
+
+$("copy").addEventListener("click", async () => {
+  await navigator.clipboard.writeText($("peer").title);
+  $("copy").textContent = "Copied";
+  setTimeout(() => ($("copy").textContent = "Copy"), 2_000);
+});
+
+$("open").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const path = address.value.trim().replace(/^(?:ipfs:\/\/|https?:\/\/[^/]+\/ipfs\/|\/?ipfs\/)/, "");
+  const valid = /^(?:Qm[1-9A-HJ-NP-Za-km-z]{44}|b[a-z2-7]{8,}|[zkf][0-9a-zA-Z]{8,})(?:[/?].*)?$/.test(path);
+  $("address-error").textContent = valid ? "" : path ? "This is no CID: they begin with bafy, bafk or Qm." : "Please enter an address first.";
+  address.setAttribute("aria-invalid", String(!valid));
+  if (valid) location.assign(`/ipfs/${path}`);
+  else address.focus();
+});
+
+/** @param {boolean} open */
+function confirm(open) {
+  $("confirm").hidden = !open;
+  clear.hidden = open;
+  (open ? $("clear-no") : clear).focus();
+}
+clear.addEventListener("click", () => confirm(true));
+$("clear-no").addEventListener("click", () => confirm(false));
+$("confirm").addEventListener("keydown", (event) => {
+  if (event.key === "Escape") confirm(false);
+});
+$("clear-yes").addEventListener("click", async () => {
+  try {
+    await node?.clear();
+  } catch (err) {
+    notice(`It could not be deleted: ${err instanceof Error ? err.message : err}`);
+  }
+  confirm(false);
+});
+
+void start();
