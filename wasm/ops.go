@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"syscall/js"
 	"time"
@@ -76,6 +77,10 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 			return nil, fmt.Errorf("config: %w: want {json}", jsapi.ErrArguments)
 		}
 		return nil, a.setConfig(args.Get("json").String())
+	case "stop":
+		// The worker is told that it is done; then the program ends.
+		time.AfterFunc(stopDelay, func() { os.Exit(0) })
+		return nil, errors.Join(a.node.Close(), a.node.Host().Close(), a.store.Close())
 	case "panic":
 		// For the test of what happens then; only a worker that was registered
 		// with ?test has it.
@@ -90,6 +95,9 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 	}
 	return nil, fmt.Errorf("%w: %q", jsapi.ErrUnknown, op)
 }
+
+// stopDelay is how long the answer to "stop" has to reach the worker.
+const stopDelay = 50 * time.Millisecond
 
 func cidArg(args js.Value) (cid.Cid, error) {
 	if args.Type() != js.TypeObject || args.Get("cid").Type() != js.TypeString {

@@ -409,17 +409,38 @@ export function contentType(name) {
   return dot < 0 ? undefined : types[name.slice(dot + 1).toLowerCase()];
 }
 
-/** @type {Record<string, string>} by extension */
-const types = Object.assign(Object.create(null), {
-  html: "text/html; charset=utf-8", htm: "text/html; charset=utf-8", xhtml: "application/xhtml+xml",
+/** @type {Record<string, string>} by extension, as in shared/gateway/types.go */
+export const types = Object.assign(Object.create(null), {
+  html: "text/html", htm: "text/html",
+  xhtml: "application/xhtml+xml", xht: "application/xhtml+xml",
   js: "text/javascript; charset=utf-8", mjs: "text/javascript; charset=utf-8", cjs: "text/javascript; charset=utf-8",
-  wasm: "application/wasm", json: "application/json", map: "application/json",
-  css: "text/css; charset=utf-8", txt: "text/plain; charset=utf-8", md: "text/markdown; charset=utf-8",
-  svg: "image/svg+xml", png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif",
-  webp: "image/webp", avif: "image/avif", ico: "image/x-icon",
-  woff: "font/woff", woff2: "font/woff2", ttf: "font/ttf", otf: "font/otf",
-  mp4: "video/mp4", webm: "video/webm", mp3: "audio/mpeg", ogg: "audio/ogg", wav: "audio/wav",
-  pdf: "application/pdf", xml: "application/xml", zip: "application/zip",
+  json: "application/json", map: "application/json", jsonld: "application/ld+json", geojson: "application/geo+json",
+  webmanifest: "application/manifest+json", importmap: "application/importmap+json", ndjson: "application/x-ndjson",
+  wasm: "application/wasm",
+  css: "text/css; charset=utf-8",
+  txt: "text/plain; charset=utf-8", md: "text/markdown; charset=utf-8", csv: "text/csv; charset=utf-8",
+  ts: "text/plain; charset=utf-8", mts: "text/plain; charset=utf-8", tsx: "text/plain; charset=utf-8", jsx: "text/plain; charset=utf-8",
+  yaml: "application/yaml", yml: "application/yaml", toml: "application/toml", vtt: "text/vtt; charset=utf-8",
+  glsl: "text/plain; charset=utf-8", wgsl: "text/wgsl; charset=utf-8", frag: "text/plain; charset=utf-8", vert: "text/plain; charset=utf-8",
+  xml: "text/xml; charset=utf-8", xsl: "text/xsl; charset=utf-8", xslt: "application/xslt+xml", rss: "application/rss+xml", atom: "application/atom+xml",
+  svg: "image/svg+xml",
+  png: "image/png", apng: "image/apng", jpg: "image/jpeg", jpeg: "image/jpeg", gif: "image/gif",
+  webp: "image/webp", avif: "image/avif", jxl: "image/jxl", bmp: "image/bmp", ico: "image/x-icon",
+  tif: "image/tiff", tiff: "image/tiff", heic: "image/heic", ktx2: "image/ktx2",
+  woff: "font/woff", woff2: "font/woff2", ttf: "font/ttf", otf: "font/otf", ttc: "font/collection",
+  eot: "application/vnd.ms-fontobject",
+  mp4: "video/mp4", m4v: "video/mp4", webm: "video/webm", ogv: "video/ogg", mov: "video/quicktime", mkv: "video/x-matroska",
+  m3u8: "application/vnd.apple.mpegurl", mpd: "application/dash+xml", m4s: "video/iso.segment",
+  mp3: "audio/mpeg", m4a: "audio/mp4", aac: "audio/aac", ogg: "audio/ogg", oga: "audio/ogg", opus: "audio/ogg",
+  flac: "audio/flac", wav: "audio/wav", weba: "audio/webm", mid: "audio/midi",
+  glb: "model/gltf-binary", gltf: "model/gltf+json", obj: "model/obj", stl: "model/stl",
+  pdf: "application/pdf", epub: "application/epub+zip", rtf: "application/rtf",
+  zip: "application/zip", gz: "application/gzip", tgz: "application/gzip", bz2: "application/x-bzip2", xz: "application/x-xz",
+  zst: "application/zstd", br: "application/octet-stream", tar: "application/x-tar", "7z": "application/x-7z-compressed",
+  bin: "application/octet-stream", dat: "application/octet-stream", data: "application/octet-stream",
+  car: "application/vnd.ipld.car", mht: "multipart/related", mhtml: "multipart/related",
+  parquet: "application/vnd.apache.parquet", sqlite: "application/vnd.sqlite3",
+  onnx: "application/octet-stream", safetensors: "application/octet-stream", gguf: "application/octet-stream",
 });
 
 /**

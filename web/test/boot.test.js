@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Blocks, Later, answer, contentType, maxBlockSize, parseRange } from "../boot.js";
+import { readFileSync } from "node:fs";
+import { Blocks, Later, answer, contentType, maxBlockSize, parseRange, types } from "../boot.js";
 import { decodeCID } from "../blocks.js";
 
 // A tiny writer of UnixFS, enough to have something to read.
@@ -171,4 +172,11 @@ test("types that browsers insist on", () => {
   assert.equal(contentType("x.wasm"), "application/wasm");
   assert.equal(contentType("constructor"), undefined);
   assert.equal(contentType("a.constructor"), undefined);
+});
+
+test("every type is the one that the node gives", () => {
+  const go = readFileSync(new URL("../../shared/gateway/types.go", import.meta.url), "utf8").replaceAll(/(?<=: )htmlType/g, '"text/html"');
+  const table = Object.fromEntries([...go.matchAll(/"\.(\w+)":\s*"([^"]+)"/g)].map(([, ext, type]) => [ext, type]));
+  assert(Object.keys(table).length > 50);
+  assert.deepEqual({ ...types }, table);
 });
