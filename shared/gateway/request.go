@@ -47,6 +47,10 @@ func parse(r Request) (target, error) {
 	var first string
 	first, rest, _ = strings.Cut(rest, "/")
 	root, err := cid.Decode(first)
+	if err == nil && strings.ContainsFunc(first, notInCID) {
+		// Go's base32 and base64 skip line ends, which a header must not have.
+		err = errors.New("a character that no CID has")
+	}
 	if err != nil {
 		return t, fmt.Errorf("%w: %.200q: %w", errBadCID, first, err)
 	}
@@ -84,6 +88,10 @@ func parse(r Request) (target, error) {
 		return t, fmt.Errorf("%w: %.200q", errFormat, accept)
 	}
 	return t, nil
+}
+
+func notInCID(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
 // path is the target's, percent-encoded anew: fit for a header.
