@@ -47,13 +47,14 @@ func (s *Server) startTLS(ctx context.Context) error {
 			return nil
 		},
 	})
-	issuer := certmagic.NewACMEIssuer(magic, certmagic.ACMEIssuer{
+	template := certmagic.ACMEIssuer{
 		CA: certmagic.LetsEncryptProductionCA, Email: s.cfg.Email, Agreed: true, Logger: zap.NewNop(),
 		AltHTTPPort: s.cfg.ACME.HTTPPort,
-	})
-	if s.cfg.ACME.Directory != "" {
-		issuer.CA, issuer.TestCA, issuer.TrustedRoots = s.cfg.ACME.Directory, "", s.cfg.ACME.Roots
 	}
+	if s.cfg.ACME.Directory != "" {
+		template.CA, template.TestCA, template.TrustedRoots = s.cfg.ACME.Directory, s.cfg.ACME.Directory, s.cfg.ACME.Roots
+	}
+	issuer := certmagic.NewACMEIssuer(magic, template)
 	magic.Issuers = []certmagic.Issuer{issuer}
 
 	// Port 80 answers challenges and sends everyone else to HTTPS. Where it
