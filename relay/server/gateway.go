@@ -69,8 +69,17 @@ func (s *Server) serveIPFS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/ipfs/"), "/")
+	// boxo's gateway cleans the path: with dots in it, encoded so that a
+	// browser leaves them, it would serve another root than the one that is
+	// looked up here.
+	for segment := range strings.SplitSeq(r.URL.Path, "/") {
+		if segment == "." || segment == ".." {
+			s.fail(w, r, http.StatusBadRequest, "Not a content address", "No part of the path may be . or ..")
+			return
+		}
+	}
 	root, err := cid.Decode(first)
-	if err != nil {
+	if err != nil || strings.ContainsAny(first, "\r\n") {
 		s.fail(w, r, http.StatusBadRequest, "Not a content address", "What follows /ipfs/ in the address is no CID: "+strconv.Quote(first)+".")
 		return
 	}
