@@ -31,10 +31,12 @@ export function draft(dyes, pick, columns, rows) {
   // A sett, as a tartan's: bands of colour, mirrored about their middle.
   /** @type {string[]} */
   const sett = [];
-  for (let bands = 4 + pick(3); bands > 0; bands--) {
-    const colour = dye.threads[bands % 2 ? 0 : pick(dye.threads.length)];
-    const width = bands % 2 ? 5 + pick(5) : 1 + pick(4);
-    for (let i = 0; i < width; i++) sett.push(colour);
+  const others = dye.threads.length - 1, first = pick(others);
+  for (let band = 0, bands = 5 + pick(4); band < bands; band++) {
+    // Broad bands of the ground, and between them each of the other colours in turn.
+    const ground = band % 2 === 0;
+    const colour = dye.threads[ground ? 0 : 1 + ((first + (band >> 1)) % others)];
+    for (let width = ground ? 3 + pick(4) : 2 + pick(5); width > 0; width--) sett.push(colour);
   }
   const whole = [...sett, ...sett.toReversed()];
   const start = pick(whole.length);

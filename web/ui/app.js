@@ -101,28 +101,42 @@ function show(s) {
   void weave(s);
 }
 
-/** Imports the example from the fabric, and has it weave this peer's cloth. @param {Status} s */
+/** The example, once it is there, and what it took. @type {{root: string, module: any, took: number} | null} */
+let example = null;
+let busy = false;
+
+/**
+ * Imports the example from the fabric, at once, and has it weave this peer's
+ * cloth as soon as there is a peer ID.
+ * @param {Status} s
+ */
 async function weave(s) {
-  if (!node || !s.demo || !s.peerId || wovenFor === s.demo + s.peerId) return;
-  wovenFor = s.demo + s.peerId;
+  if (!node || !s.demo || busy) return;
+  busy = true;
   const link = /** @type {HTMLAnchorElement} */ ($("demo"));
   link.href = `/ipfs/${s.demo}/`;
   link.hidden = false;
   try {
-    const begun = performance.now();
-    const example = await node.import(s.demo, "hello.js");
-    const took = Math.max(1, Math.round(performance.now() - begun));
-    const kind = await example.weave($("cloth"), s.peerId);
-    $("cloth").ariaBusy = "false";
-    $("woven").replaceChildren(
-      `Woven from your peer ID (${kind}) by modules imported from `,
-      Object.assign(document.createElement("code"), { textContent: `/ipfs/${short(s.demo)}/hello.js`, title: s.demo }),
-      ` in ${took} ms.`,
-    );
+    if (example?.root !== s.demo) {
+      const begun = performance.now();
+      const module = await node.import(s.demo, "hello.js");
+      example = { root: s.demo, module, took: Math.max(1, Math.round(performance.now() - begun)) };
+      $("woven").textContent = "Imported; warping the loom…";
+    }
+    if (s.peerId && wovenFor !== s.demo + s.peerId) {
+      const kind = await example.module.weave($("cloth"), s.peerId);
+      wovenFor = s.demo + s.peerId;
+      $("cloth").ariaBusy = "false";
+      $("woven").replaceChildren(
+        `Woven from your peer ID (${kind}) by modules imported from `,
+        Object.assign(document.createElement("code"), { textContent: `/ipfs/${short(s.demo)}/hello.js`, title: s.demo }),
+        ` in ${example.took} ms.`,
+      );
+    }
   } catch (err) {
-    wovenFor = "";
     $("woven").textContent = `The example could not be imported: ${err instanceof Error ? err.message : err}`;
   }
+  busy = false;
 }
 
 toggle.addEventListener("click", async () => {
