@@ -114,17 +114,18 @@ func (*notifiee) Listen(network.Network, ma.Multiaddr)      {}
 func (*notifiee) ListenClose(network.Network, ma.Multiaddr) {}
 
 func (n *notifiee) Connected(_ network.Network, c network.Conn) {
-	(*Node)(n).peerChanged(c.RemotePeer(), network.Connected)
+	(*Node)(n).peerChanged(c.RemotePeer())
 }
 
-func (n *notifiee) Disconnected(nw network.Network, c network.Conn) {
-	if nw.Connectedness(c.RemotePeer()) != network.Connected {
-		(*Node)(n).peerChanged(c.RemotePeer(), network.NotConnected)
-	}
+func (n *notifiee) Disconnected(_ network.Network, c network.Conn) {
+	(*Node)(n).peerChanged(c.RemotePeer())
 }
 
-func (n *Node) peerChanged(p peer.ID, state network.Connectedness) {
+// peerChanged looks at p's state itself: the swarm may report the end of one
+// connection after the beginning of the next.
+func (n *Node) peerChanged(p peer.ID) {
 	n.mu.Lock()
+	state := n.cfg.Host.Network().Connectedness(p)
 	r := n.relays[p]
 	if r != nil && r.connected != (state == network.Connected) {
 		r.connected = state == network.Connected

