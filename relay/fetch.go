@@ -74,6 +74,11 @@ func withRelay(ctx context.Context, relay string, do func(context.Context, conte
 	return errors.Join(err, p.Close())
 }
 
+// recent is how many blocks [watched] remembers. A block is asked for twice in
+// a row, to see what it is and then to read it; and boxo's server loses a want
+// that comes while it is still sending that very block.
+const recent = 4 * parallel
+
 // watched cancels the whole fetch when blocks are wanted and none has come for
 // [idle]: one slow block among many is no reason to give up.
 type watched struct {
@@ -83,12 +88,19 @@ type watched struct {
 	mu      sync.Mutex
 	pending map[cid.Cid]int
 	timer   *time.Timer // runs while something is pending
+	recent  []blocks.Block
 }
 
 var _ content.Getter = (*watched)(nil)
 
 func (w *watched) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	w.mu.Lock()
+	for _, b := range w.recent {
+		if b.Cid().Equals(c) {
+			w.mu.Unlock()
+			return b, nil
+		}
+	}
 	if len(w.pending) == 0 {
 		w.timer = time.AfterFunc(idle, w.giveUp)
 	}
@@ -97,6 +109,12 @@ func (w *watched) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error)
 	b, err := w.from.GetBlock(ctx, c)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err == nil {
+		if len(w.recent) == recent {
+			w.recent = w.recent[1:]
+		}
+		w.recent = append(w.recent, b)
+	}
 	if w.pending[c]--; w.pending[c] == 0 {
 		delete(w.pending, c)
 	}

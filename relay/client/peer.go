@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,7 +85,11 @@ func Connect(ctx context.Context, relay Relay, key crypto.PrivKey, bs blockstore
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	exchange := bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, node.ServesEmpty(bs),
-		bitswap.MaxOutstandingBytesPerPeer(outstanding))
+		bitswap.MaxOutstandingBytesPerPeer(outstanding),
+		// The relay is the only one to ask: a slow answer must not be taken for
+		// "I do not have it", as after that nobody would be asked again.
+		bitswap.SetSimulateDontHavesOnTimeout(false),
+		bitswap.RebroadcastDelay(5*time.Second))
 	p := &Peer{
 		Host: h, Relay: relay,
 		dag: blockservice.New(bs, exchange),
@@ -101,7 +106,17 @@ func Connect(ctx context.Context, relay Relay, key crypto.PrivKey, bs blockstore
 func (p *Peer) dial(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("no connection within 20 seconds"))
 	defer cancel()
-	err := p.Host.Connect(network.WithForceDirectDial(ctx, "relay"), peer.AddrInfo{ID: p.Relay.ID, Addrs: p.Relay.Addrs})
+	// Not by QUIC if there is another way: a publisher that was killed leaves a
+	// QUIC connection that its relay believes in for 30 seconds, and the next
+	// one, with the same key, waits as long for what is sent into it.
+	addrs := slices.DeleteFunc(slices.Clone(p.Relay.Addrs), func(a multiaddr.Multiaddr) bool {
+		_, err := a.ValueForProtocol(multiaddr.P_QUIC_V1)
+		return err == nil
+	})
+	if len(addrs) == 0 {
+		addrs = p.Relay.Addrs
+	}
+	err := p.Host.Connect(network.WithForceDirectDial(ctx, "relay"), peer.AddrInfo{ID: p.Relay.ID, Addrs: addrs})
 	if err != nil {
 		return fmt.Errorf("client: connect to relay %s at %s: %w", p.Relay.ID, p.Relay.URL, err)
 	}

@@ -153,6 +153,9 @@ func newCircuitRelay(h host.Host, m *metrics) (*circuit.Relay, error) {
 func startBitswap(ctx context.Context, h host.Host, blocks *tiered, m *metrics, f *forwarder) *bitswap.Bitswap {
 	return bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, node.ServesEmpty(blocks),
 		bitswap.MaxOutstandingBytesPerPeer(bitswapOutstanding),
+		// A want can be lost with a connection; by default it is repeated after
+		// a minute only.
+		bitswap.RebroadcastDelay(5*time.Second),
 		bitswap.TaskWorkerCount(bitswapWorkers),
 		bitswap.EngineTaskWorkerCount(bitswapWorkers),
 		bitswap.EngineBlockstoreWorkerCount(bitswapWorkers),
