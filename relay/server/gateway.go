@@ -110,6 +110,12 @@ func (s *Server) serveIPFS(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del("If-Range")
 		r.Header.Del("Range")
 	}
+	if q.Has("uri") {
+		// To boxo's gateway this asks for a redirect; to a page it is its own.
+		r = r.Clone(r.Context())
+		q.Del("uri")
+		r.URL.RawQuery = q.Encode()
+	}
 	s.gateway.ServeHTTP(g, r)
 	g.finish()
 }

@@ -58,6 +58,7 @@ func TestDocuments(t *testing.T) {
 		{"off", "/index.html?weft=off", "index.html", navigate, exact, inert, "text/html"},
 		{"fetch", "/index.html", "index.html", fetch, exact, exact, "text/html"},
 		{"program", "/index.html", "index.html", curl, exact, exact, "text/html"},
+		{"page with a query of its own", "/index.html?uri=http://x", "index.html", navigate, joined, inert, "text/html"},
 		{"download", "/index.html?download=true", "index.html", navigate, exact, exact, "text/html"},
 		{"drawing", "/pic.svg", "pic.svg", navigate, exact, inert, "image/svg+xml"},
 		{"drawing in a page", "/pic.svg", "pic.svg", image, exact, exact, "image/svg+xml"},
