@@ -21,7 +21,9 @@ const bootId = crypto.randomUUID();
 const nodePatience = 60_000;
 
 const blocks = new Blocks(config.relays);
-const host = new NodeHost({ event: broadcast, takeBlocks: () => blocks.take() });
+const host = new NodeHost({ event: broadcast, takeBlocks: () => blocks.take(), busy: () => early > 0 });
+/** How many requests are being answered without the node. */
+let early = 0;
 /** @type {Promise<void> | undefined} */
 let kept;
 
@@ -189,8 +191,8 @@ async function serve({ request }) {
   };
   for (let tries = 0; ; tries++) {
     if (!host.node) {
-      const early = await beforeNode(request, navigation);
-      if (early) return early;
+      const response = await beforeNode(request, navigation);
+      if (response) return response;
     }
     try {
       return await host.fetch(asked, request.signal);
@@ -210,8 +212,10 @@ async function serve({ request }) {
 async function beforeNode(request, navigation) {
   /** @type {Promise<null>} */
   const node = host.ready().then(() => null);
-  const early = navigation || programs.has(request.destination) ? relayed(request) : answer(request, blocks);
-  const first = await Promise.race([node.catch(() => early), early.catch((err) => {
+  const without = navigation || programs.has(request.destination) ? relayed(request) : answer(request, blocks);
+  early++;
+  without.catch(() => {}).finally(() => early--);
+  const first = await Promise.race([node.catch(() => without), without.catch((err) => {
     if (!(err instanceof Later)) throw err;
     return "later";
   })]);

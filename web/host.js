@@ -14,6 +14,8 @@ import * as config from "./config.js";
 const firstPause = 100, lastPause = 30_000;
 /** A node that ran for this long, in ms, starts again without a longer pause. */
 const steady = 60_000;
+/** How long no request may have been under way before the node boots, how often that is looked at, and the longest wait; ms. */
+const quietFor = 40, quietStep = 10, quietAtMost = 1_000;
 /** How old what the relays said may become, in ms, while there is anything to do. */
 const configAge = 180_000;
 
@@ -44,10 +46,12 @@ export class NodeHost {
    * @param {object} hooks
    * @param {(type: keyof import("./types.js").Events, detail: any) => void} hooks.event
    * @param {() => {cid: string, data: Uint8Array}[]} hooks.takeBlocks what was fetched before the node was up
+   * @param {() => boolean} hooks.busy whether requests are being answered without the node
    */
-  constructor({ event, takeBlocks }) {
+  constructor({ event, takeBlocks, busy }) {
     this.event = event;
     this.takeBlocks = takeBlocks;
+    this.busy = busy;
     /** @type {NodeState} */
     this.state = "idle";
     /** @type {Run | null} */
@@ -146,6 +150,7 @@ export class NodeHost {
       const asked = this.refreshConfig();
       if (!this.config) await asked;
       if (!this.config) throw new HostError("no_relay", "no relay answered, and none is remembered");
+      if (!(await assets.keepsNode())) await this.#quiet();
       const module = await this.#compile(this.config);
       if (this.state !== "starting") return;
       await this.#start(module);
@@ -158,6 +163,18 @@ export class NodeHost {
         this.#enter("failed");
         this.waiting?.reject(error);
       } else this.#again();
+    }
+  }
+
+  /**
+   * On a first visit: waits until the page's first requests are answered, since
+   * compiling and booting take both cores of a small machine, and a first
+   * import must not wait for it.
+   */
+  async #quiet() {
+    const begun = Date.now();
+    for (let idle = 0; idle < quietFor && Date.now() - begun < quietAtMost; idle = this.busy() ? 0 : idle + quietStep) {
+      await new Promise((resolve) => setTimeout(resolve, quietStep));
     }
   }
 
