@@ -19,6 +19,7 @@ import (
 	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 
+	"github.com/webfabric/weft/shared/node"
 	"github.com/webfabric/weft/wasm/wsdial"
 )
 
@@ -47,7 +48,7 @@ func newHost(key crypto.PrivKey) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: swarm: %w", err)
 	}
-	muxers := []tptu.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
+	muxers := []tptu.StreamMuxer{{ID: yamux.ID, Muxer: node.NewMuxer()}}
 	secure, err := noise.New(noise.ID, key, muxers)
 	if err != nil {
 		return nil, fmt.Errorf("host: noise: %w", err)

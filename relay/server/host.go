@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -63,6 +64,7 @@ func newHost(key crypto.PrivKey, listen []ma.Multiaddr, u *upgrades, announce []
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Transport(newWSTransport(u)),
+		libp2p.Muxer(yamux.ID, node.NewMuxer()),
 		libp2p.ListenAddrs(append(listen, u.addr)...),
 		libp2p.ResourceManager(rm),
 		libp2p.ConnectionManager(cm),

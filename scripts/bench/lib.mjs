@@ -1,95 +1,13 @@
-// What every measured subject needs: a fresh Chromium, its memory, a page that
-// times requests, and statistics.
-import { chromium } from 'playwright-core'
-import { execFileSync, spawn } from 'node:child_process'
+// What the measured subjects share: memory and CPU, daemons, content, statistics.
+import { spawn } from 'node:child_process'
 import { createHash, createCipheriv } from 'node:crypto'
 import fs from 'node:fs'
 import net from 'node:net'
-import os from 'node:os'
 import path from 'node:path'
 
 export const ROOT = path.resolve(import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname), '../..')
 export const BUILD = path.join(ROOT, 'build', 'bench')
 export const MiB = 1 << 20
-
-/** Chromium's path: $CHROMIUM, else the one on the PATH. */
-export const CHROMIUM = process.env.CHROMIUM ?? execFileSync('sh', ['-c', 'command -v chromium']).toString().trim()
-
-// The flags of the end-to-end tests: no services of its own, no QUIC, no proxy.
-const FLAGS = [
-  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-  '--disable-background-networking', '--disable-component-update',
-  '--disable-sync', '--no-proxy-server'
-]
-
-/**
- * Runs f with a page of a fresh Chromium (new profile, so no cache, no worker)
- * and ends the browser after it.
- */
-export async function withBrowser (f) {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'weft-bench-'))
-  const context = await chromium.launchPersistentContext(dir, { executablePath: CHROMIUM, headless: true, args: FLAGS })
-  const log = []
-  context.on('console', m => log.push(`${m.type()}: ${m.text()}`))
-  context.on('weberror', e => log.push(`error: ${e.error().stack}`))
-  try {
-    const page = context.pages()[0] ?? await context.newPage()
-    return await f({ context, page, browserPid: findBrowser(dir) })
-  } catch (err) {
-    if (log.length > 0) console.error(log.slice(-20).join('\n'))
-    throw err
-  } finally {
-    await context.close().catch(() => {})
-    fs.rmSync(dir, { recursive: true, force: true, maxRetries: 5 })
-  }
-}
-
-/** Waits until the page has set window[name] and returns it; throws what the page put into window.failed. */
-export async function pageResult (page, name, timeout = 60_000) {
-  const handle = await page.waitForFunction(n => window.failed ? { failed: window.failed } : window[n] && { value: window[n] }, name, { timeout })
-  const got = await handle.jsonValue()
-  if (got.failed) throw new Error(`page: ${got.failed}`)
-  return got.value
-}
-
-/**
- * Fetches a URL in the page, reading it to the end.
- * @returns {Promise<{ttfb: number, ms: number, bytes: number}>} milliseconds to the body's first bytes and to its end
- */
-export async function timedFetch (page, url, want) {
-  const got = await page.evaluate(async url => {
-    const start = performance.now()
-    const response = await fetch(url)
-    const reader = response.body.getReader()
-    const first = await reader.read()
-    const ttfb = performance.now() - start
-    let bytes = first.value?.length ?? 0
-    for (let c; !(c = await reader.read()).done;) bytes += c.value.length
-    const text = response.ok ? '' : new TextDecoder().decode(first.value).slice(0, 300)
-    return { status: response.status, ttfb, ms: performance.now() - start, bytes, text }
-  }, url)
-  if (got.status !== 200 || got.bytes !== want) throw new Error(`${url}: status ${got.status}, ${got.bytes} of ${want} bytes ${got.text}`)
-  return got
-}
-
-/** Stops every Service Worker of the page's origin and waits until it is stopped. */
-export async function stopWorkers (context, page) {
-  const cdp = await context.newCDPSession(page)
-  const running = new Set()
-  const stopped = new Promise(resolve => {
-    cdp.on('ServiceWorker.workerVersionUpdated', ({ versions }) => {
-      for (const v of versions) {
-        if (v.runningStatus === 'stopped') running.delete(v.versionId)
-        else running.add(v.versionId)
-      }
-      if (versions.length > 0 && running.size === 0) resolve()
-    })
-  })
-  await cdp.send('ServiceWorker.enable')
-  await cdp.send('ServiceWorker.stopAllWorkers')
-  await stopped
-  await cdp.detach()
-}
 
 // ---- memory and CPU ---------------------------------------------------------
 
@@ -110,8 +28,6 @@ function processes () {
   }
   return all
 }
-
-const findBrowser = dir => processes().find(p => p.args.includes(`--user-data-dir=${dir}`) && !p.args.includes('--type='))?.pid
 
 /**
  * What a browser's processes hold and have used: resident bytes of all, resident

@@ -7,7 +7,8 @@ import http from 'node:http'
 import os from 'node:os'
 import path from 'node:path'
 import zlib from 'node:zlib'
-import { BUILD, MiB, ROOT, answers, daemon, freePort, pageResult, summary, stopWorkers, timedFetch, watched, withBrowser } from './lib.mjs'
+import { withPage } from './browser.mjs'
+import { BUILD, MiB, ROOT, daemon, freePort, summary, watched } from './lib.mjs'
 
 const IPFS = process.env.IPFS_BIN ?? path.join(process.env.XDG_CACHE_HOME ?? path.join(os.homedir(), '.cache'), 'weft-test', 'ipfs-v0.43.0')
 const PAGES = path.join(ROOT, 'scripts', 'bench', 'peers')
@@ -94,27 +95,27 @@ export async function servePeers () {
 }
 
 /** One repetition of verified-fetch. roots: the addresses of what Kubo holds. */
-export const verifiedFetch = ({ kubo, pages, roots }) => withBrowser(async ({ context, page, browserPid }) => {
+export const verifiedFetch = ({ kubo, pages, roots }) => withPage(async page => {
   const out = {}
   await page.goto(`${pages.url}/vf.html?${new URLSearchParams({ gateway: kubo.gateway, module: roots.first })}`)
-  Object.assign(out, await pageResult(page, 'marks'))
-  await measureReads(out, address => timedFetch(page, pages.url + address, address === roots.big ? 64 * MiB : 2048), roots, browserPid)
-  await stopWorkers(context, page)
-  out.woken = (await timedFetch(page, pages.url + roots.first, 2048)).ttfb
+  Object.assign(out, await page.result('marks'))
+  await measureReads(out, address => page.fetch(pages.url + address, address === roots.big ? 64 * MiB : 2048), roots, page)
+  await page.stopWorkers()
+  out.woken = (await page.fetch(pages.url + roots.first, 2048)).ttfb
   return out
 })
 
 /** One repetition of Helia in a page. */
-export const heliaTab = ({ kubo, pages, roots }) => withBrowser(async ({ page, browserPid }) => {
+export const heliaTab = ({ kubo, pages, roots }) => withPage(async page => {
   const out = {}
   await page.goto(`${pages.url}/helia.html?${new URLSearchParams({ peer: kubo.peer, module: roots.first })}`)
-  Object.assign(out, await pageResult(page, 'marks'))
+  Object.assign(out, await page.result('marks'))
   const read = async address => {
     const got = await page.evaluate(a => window.read(a), address)
     if (got.bytes !== (address === roots.big ? 64 * MiB : 2048)) throw new Error(`${address}: ${got.bytes} bytes`)
     return got
   }
-  await measureReads(out, read, roots, browserPid)
+  await measureReads(out, read, roots, page)
   return out
 })
 
@@ -122,7 +123,7 @@ export const heliaTab = ({ kubo, pages, roots }) => withBrowser(async ({ page, b
  * The reads every subject does in the same order: small ones that are here, small
  * ones that are not, 64 MiB from the network, the same again from disk.
  */
-export async function measureReads (out, read, roots, browserPid) {
+export async function measureReads (out, read, roots, page) {
   const median = async addresses => {
     const all = []
     for (const a of addresses) all.push((await read(a)).ttfb)
@@ -130,7 +131,7 @@ export async function measureReads (out, read, roots, browserPid) {
   }
   out.local = await median(Array(9).fill(roots.first))
   out.remote = await median(roots.far)
-  const { result, ...used } = await watched(browserPid, () => read(roots.big))
+  const { result, ...used } = await watched(page.browserPid, () => read(roots.big))
   out.bulk = 64_000 / result.ms
   out.bulkFirst = result.ttfb
   out.bulkCpu = used.cpu / 64

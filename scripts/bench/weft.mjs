@@ -3,7 +3,8 @@ import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import zlib from 'node:zlib'
-import { BUILD, MiB, ROOT, answers, daemon, freePort, pageResult, stopWorkers, timedFetch, withBrowser } from './lib.mjs'
+import { withPage } from './browser.mjs'
+import { BUILD, MiB, ROOT, answers, daemon, freePort } from './lib.mjs'
 import { measureReads } from './peers.mjs'
 
 const WEFT = path.join(ROOT, 'bin', 'weft')
@@ -43,25 +44,25 @@ export function size () {
 
 /** One repetition: a first visit in one browser, everything else in another. */
 export async function weft ({ relay, site, roots }) {
-  const out = await withBrowser(async ({ page }) => {
+  const out = await withPage(async page => {
     await page.goto(`${relay.url}/ipfs/${site}/`)
-    return { visit: await pageResult(page, 'imported') }
+    return { visit: await page.result('imported') }
   })
-  return withBrowser(async ({ context, page, browserPid }) => {
+  return withPage(async page => {
     // `weft=off`: the page joins by itself, so that it can say when.
     await page.goto(`${relay.url}/ipfs/${site}/join.html?${new URLSearchParams({ weft: 'off', module: roots.first })}`)
-    Object.assign(out, await pageResult(page, 'marks'))
-    await pageResult(page, 'online').then(ms => { out.online = ms })
+    Object.assign(out, await page.result('marks'))
+    out.online = await page.result('online')
 
     const before = await page.evaluate(() => window.node.status())
-    await measureReads(out, address => timedFetch(page, relay.url + address, address === roots.big ? 64 * MiB : 2048), roots, browserPid)
+    await measureReads(out, address => page.fetch(relay.url + address, address === roots.big ? 64 * MiB : 2048), roots, page)
     const after = await page.evaluate(() => window.node.status())
     const fromRelay = after.bytes.fromRelay - before.bytes.fromRelay
     if (fromRelay < 64 * MiB || fromRelay > 66 * MiB) throw new Error(`64 MiB read twice: ${fromRelay} bytes came from the relay`)
 
-    await stopWorkers(context, page)
-    out.woken = (await timedFetch(page, relay.url + roots.first, 2048)).ttfb
-    await stopWorkers(context, page)
+    await page.stopWorkers()
+    out.woken = (await page.fetch(relay.url + roots.first, 2048)).ttfb
+    await page.stopWorkers()
     out.wokenNode = await page.evaluate(async () => {
       const start = performance.now()
       await window.node.status()
