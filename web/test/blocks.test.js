@@ -1,3 +1,4 @@
+import "./globals.js";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { BlockError, decodeCID, decodeDAGPB, decodeUnixFS, murmur3, parseCID, verify } from "../blocks.js";
