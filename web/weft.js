@@ -314,10 +314,11 @@ export class WeftNode {
         if (!navigator.serviceWorker.controller) await this.#link.take();
         return await import(url);
       } catch (err) {
-        // Only a failed fetch may succeed later; a module's own error stays.
+        // Only a failed fetch may succeed later; a module's own error stays, and
+        // so does one that asking again for the reason met a second time.
         if (!(err instanceof TypeError)) throw err;
         const why = await reason(url, err);
-        if (n === tries || (why && why.code !== "node_restarted" && why.code !== "no_provider" && why.code !== "bad_block")) throw why ?? err;
+        if (n === tries || (why && why.code !== "node_restarted")) throw why ?? err;
         await this.#link.ping();
       }
     }

@@ -23,6 +23,9 @@ import (
 // watchInterval is how often waiting fetches are looked at, while there are any.
 const watchInterval = 250 * time.Millisecond
 
+// recentFailure is for how long a failed dial says that a relay is away.
+const recentFailure = time.Second
+
 // maxSettled bounds how many CIDs are remembered as wanted a while ago, so that
 // a second peer's copy of a block is not taken for a forged one.
 const maxSettled = 8192
@@ -80,6 +83,11 @@ func (w *watch) begin(ctx context.Context, s *session, cs []cid.Cid) (_ context.
 	}
 	w.fetches[f] = struct{}{}
 	w.mu.Unlock()
+	// A fetch while nobody is connected is worth a dial at once, and learns
+	// from it whether there is anyone to wait for.
+	if len(w.n.cfg.Host.Network().Peers()) == 0 && f.begun.UnixNano()-w.failed.Load() > int64(recentFailure) {
+		w.n.Retry()
+	}
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -206,7 +214,7 @@ func (w *watch) verdict(f *fetch, now time.Time, connected map[peer.ID]bool) err
 	switch {
 	case liar != "" && honest <= 0:
 		limit = cfg.BadBlockTimeout
-	case len(connected) == 0 && w.failed.Load() >= f.begun.UnixNano():
+	case len(connected) == 0 && w.failed.Load() >= f.begun.Add(-recentFailure).UnixNano():
 		limit = cfg.OfflineTimeout
 	}
 	switch {
