@@ -114,7 +114,7 @@ func (t *wsTransport) Listen(addr ma.Multiaddr) (transport.Listener, error) {
 	if !addr.Equal(t.upgrades.addr) {
 		return nil, errors.New("server: the relay's WebSocket address is that of its HTTP server, " + t.upgrades.addr.String())
 	}
-	return t.upgrader.UpgradeListener(t, t.upgrades), nil
+	return t.upgrader.UpgradeGatedMaListener(t, t.upgrader.GateMaListener(t.upgrades)), nil
 }
 
 // wsConn is an accepted connection.

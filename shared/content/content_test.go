@@ -407,15 +407,14 @@ func put(t testing.TB, bs blockservice.BlockService, codec uint64, data []byte) 
 	return c
 }
 
-// slow answers only as many requests at once as it must, and remembers how
-// much was outstanding.
+// slow answers only as many requests at once as it must, and remembers how many
+// were waiting at once.
 type slow struct {
 	content.Getter
-	mu          sync.Mutex
-	now, most   int
-	asked       int
-	outstanding int
-	release     chan struct{} // one value lets one block go, if not nil
+	mu        sync.Mutex
+	now, most int
+	asked     int
+	release   chan struct{} // one value lets one block go, if not nil
 }
 
 func (s *slow) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {

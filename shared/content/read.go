@@ -97,7 +97,7 @@ func (ls *lister) list(ctx context.Context, n *node, at cid.Cid, depth int) bool
 			// The same shard twice would hold the same names in two places,
 			// where their hashes cannot both lead; but a few blocks that say so
 			// would have us list for ever.
-			if hash := string(l.cid.Hash()); ls.seen[hash] {
+			if ls.seen[string(l.cid.Hash())] {
 				return ls.yield(Entry{}, fmt.Errorf("%w: shard %s is in a directory twice", ErrBadBlock, l.cid)) && false
 			}
 			ls.seen[string(l.cid.Hash())] = true

@@ -11,6 +11,17 @@ import (
 	"github.com/hack-pad/go-indexeddb/idb"
 )
 
+// schema is the database's version. Version 1 has the object stores
+//
+//	blocks  key → the block's bytes
+//	index   key → size and last use, see [entryCode]
+//	pins    root CID → the keys of its DAG's blocks, see [appendKeys]
+//	meta    name → bytes
+//
+// where key is the multihash in unpadded base64url: a string crosses to
+// JavaScript at a third of the cost of a byte array.
+const schema = 1
+
 // Names of the object stores.
 const (
 	storeBlocks = "blocks"

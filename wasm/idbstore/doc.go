@@ -44,33 +44,6 @@ var (
 // Bitswap peer must handle (https://specs.ipfs.tech/bitswap-protocol/#block-sizes).
 const MaxBlockSize = 2 << 20
 
-// schema is the database's version. Version 1 has the object stores
-//
-//	blocks  key → the block's bytes
-//	index   key → size and last use, see [entryCode]
-//	pins    root CID → the keys of its DAG's blocks, see [appendKeys]
-//	meta    name → bytes
-//
-// where key is the multihash in unpadded base64url: a string crosses to
-// JavaScript at a third of the cost of a byte array.
-const schema = 1
-
-const (
-	// batchBlocks and batchBytes bound a transaction: 16 puts of 256 KiB in
-	// one transaction were three times as fast as one each, and more gained
-	// nothing (DESIGN 5).
-	batchBlocks = 16
-	batchBytes  = 4 << 20
-	// maxQueued bounds what waits to be written, in bytes; Put blocks beyond.
-	maxQueued = 16 << 20
-	// graceTime keeps blocks from eviction after their last use: longer than
-	// the parts of one request are apart.
-	graceTime = 15 * time.Second
-	// touchTime is how much older than its true value a last use on disk may
-	// be: writing each use would turn every read into a write.
-	touchTime = 10 * time.Minute
-)
-
 func keyOf(mh multihash.Multihash) string { return base64.RawURLEncoding.EncodeToString(mh) }
 
 func hashOf(key string) (multihash.Multihash, error) {
