@@ -136,6 +136,8 @@ func (w *work) header(contentType, etag, cache string) http.Header {
 		"Content-Type":  {contentType},
 		"Cache-Control": {cache},
 		"X-Ipfs-Path":   {w.t.path()},
+		// As the relay has it: the type is by the rules here, nobody guesses.
+		"X-Content-Type-Options": {"nosniff"},
 	}
 	if w.t.slash {
 		h["X-Ipfs-Path"][0] += "/"
@@ -145,7 +147,6 @@ func (w *work) header(contentType, etag, cache string) http.Header {
 	}
 	if !w.owned {
 		h.Set("Content-Security-Policy", sandbox)
-		h.Set("X-Content-Type-Options", "nosniff")
 	}
 	return h
 }
@@ -156,6 +157,7 @@ func (w *work) unchanged(h http.Header) *Response {
 		return nil
 	}
 	h.Del("Content-Type")
+	h.Del("Accept-Ranges")
 	return &Response{Status: http.StatusNotModified, Header: h}
 }
 
@@ -169,7 +171,6 @@ func (w *work) raw(ctx context.Context) (*Response, error) {
 		c = found.Cid
 	}
 	h := w.header("application/vnd.ipld.raw", `"`+c.String()+`.raw"`, immutable)
-	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Disposition", disposition("attachment", cmp.Or(w.t.filename, c.String()+".bin")))
 	if resp := w.unchanged(h); resp != nil {
 		return resp, nil
