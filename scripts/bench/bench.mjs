@@ -79,7 +79,7 @@ async function main () {
       const published = add(setup.relay.publish)
       if (JSON.stringify(published) !== JSON.stringify(setup.roots)) throw new Error('the relay and Kubo hold different CIDs')
       setup.site = setup.relay.publish(folder('site', SITE))
-      sizes.Weft = size()
+      sizes.Weft = await size(setup.relay)
     }
 
     const samples = Object.fromEntries(subjects.map(s => [s, []]))

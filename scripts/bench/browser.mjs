@@ -123,7 +123,8 @@ export class Page {
 
   /**
    * Fetches a URL in the page, reading it to the end.
-   * @returns {Promise<{ttfb: number, ms: number, bytes: number}>} milliseconds to the body's first bytes and to its end
+   * @returns {Promise<{ttfb: number, ms: number, end: number, bytes: number}>} milliseconds to the body's
+   *   first bytes and to its end, and the page's time then
    */
   async fetch (url, want) {
     const got = await this.evaluate(async url => {
@@ -134,8 +135,9 @@ export class Page {
       const ttfb = performance.now() - start
       let bytes = first.value?.length ?? 0
       for (let c; !(c = await reader.read()).done;) bytes += c.value.length
+      const end = performance.now()
       const text = response.ok ? '' : new TextDecoder().decode(first.value).slice(0, 300)
-      return { status: response.status, ttfb, ms: performance.now() - start, bytes, text }
+      return { status: response.status, ttfb, ms: end - start, end, bytes, text }
     }, url)
     if (got.status !== 200 || got.bytes !== want) throw new Error(`${url}: status ${got.status}, ${got.bytes} of ${want} bytes ${got.text}`)
     return got

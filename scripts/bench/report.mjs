@@ -22,7 +22,9 @@ const ROWS = [
   ['peakRenderers', 'peak memory during 64 MiB, renderer processes (RSS)', 'MiB', mib],
   ['peakBrowser', 'peak memory during 64 MiB, whole browser (RSS)', 'MiB', mib],
   ['raw', 'client download, raw', 'KiB', kib],
-  ['brotli', 'client download, brotli', 'KiB', kib]
+  ['brotli', 'client download, brotli', 'KiB', kib],
+  ['wasmRaw', '… of which wasm, raw', 'KiB', kib],
+  ['wasmBrotli', '… of which wasm, brotli', 'KiB', kib]
 ]
 
 const round = x => x >= 100 ? String(Math.round(x)) : x.toFixed(1)

@@ -27,20 +27,52 @@ export async function startRelay () {
   }
 }
 
-/** What a visitor's browser downloads to run the node: wasm and scripts. */
-export function size () {
-  const files = ['web/node.wasm', 'web/built/wasm_exec.js', 'sw.js', 'web/boot.js', 'web/weft.js']
-  const out = { raw: 0, brotli: 0, wasmRaw: 0, wasmBrotli: 0 }
-  for (const f of files) {
-    const bytes = fs.readFileSync(path.join(ROOT, f))
-    // Quality 11 takes minutes on the wasm: its compressed form comes from the build.
-    const brotli = f === 'web/node.wasm' ? fs.statSync(path.join(ROOT, 'web/built/node.wasm.br')).size : zlib.brotliCompressSync(bytes).length
+/** What a visitor's browser downloads to run the node, in bytes: the wasm and the relay's scripts. */
+export async function size (relay) {
+  const { files } = await (await fetch(relay.url + '/assets.json')).json()
+  const scripts = Object.keys(files).filter(f => /^\/[a-z_]+\.js$/.test(f))
+  // Brotli's best level takes minutes on the wasm: its compressed form is the build's.
+  const wasm = { raw: fs.statSync(path.join(ROOT, 'web/node.wasm')).size, brotli: fs.statSync(path.join(ROOT, 'web/built/node.wasm.br')).size }
+  const out = { ...wasm, wasmRaw: wasm.raw, wasmBrotli: wasm.brotli }
+  for (const f of ['/sw.js', ...scripts]) {
+    const bytes = Buffer.from(await (await fetch(relay.url + f)).arrayBuffer())
     out.raw += bytes.length
-    out.brotli += brotli
-    if (f === 'web/node.wasm') Object.assign(out, { wasmRaw: bytes.length, wasmBrotli: brotli })
+    out.brotli += zlib.brotliCompressSync(bytes).length
   }
   return out
 }
+
+// All blocks that the reads bring: by the profile the 64 MiB file is 64 leaves and
+// their parent, a small module one block, and each is in a folder of its own.
+const allBlocks = roots => 64 + 2 + 2 * (1 + roots.far.length)
+
+/** How many blocks are in the node's database. Runs in the page. */
+async function stored () {
+  const db = await new Promise((resolve, reject) => {
+    const request = indexedDB.open('weft')
+    request.onsuccess = () => resolve(request.result)
+    request.onerror = () => reject(request.error)
+  })
+  try {
+    return await new Promise((resolve, reject) => {
+      const request = db.transaction('index').objectStore('index').count()
+      request.onsuccess = () => resolve(request.result)
+      request.onerror = () => reject(request.error)
+    })
+  } finally {
+    db.close()
+  }
+}
+
+/** Waits until the database holds want blocks; returns the page's time then. */
+const whenStored = (page, want) => page.evaluate(`async want => {
+  const stored = ${stored}
+  for (let n; (n = await stored()) < want;) {
+    if (performance.now() > 300_000) throw new Error(n + ' of ' + want + ' blocks are in the database')
+    await new Promise(resolve => setTimeout(resolve, 2))
+  }
+  return performance.now()
+}`, want)
 
 /** One repetition: a first visit in one browser, everything else in another. */
 export async function weft ({ relay, site, roots }) {
@@ -55,7 +87,8 @@ export async function weft ({ relay, site, roots }) {
     out.online = await page.result('online')
 
     const before = await page.evaluate(() => window.node.status())
-    await measureReads(out, address => page.fetch(relay.url + address, address === roots.big ? 64 * MiB : 2048), roots, page)
+    await measureReads(out, address => page.fetch(relay.url + address, address === roots.big ? 64 * MiB : 2048),
+      roots, page, () => whenStored(page, allBlocks(roots)))
     const after = await page.evaluate(() => window.node.status())
     const fromRelay = after.bytes.fromRelay - before.bytes.fromRelay
     if (fromRelay < 64 * MiB || fromRelay > 66 * MiB) throw new Error(`64 MiB read twice: ${fromRelay} bytes came from the relay`)
