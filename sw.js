@@ -8,6 +8,7 @@ import "/wasm_exec.js";
 import * as assets from "/assets.js";
 import { Blocks, Later, answer, failure } from "/boot.js";
 import * as config from "/config.js";
+import { Held } from "/held.js";
 import { HostError, NodeHost, asError } from "/host.js";
 
 /** @typedef {import("/types.js").PageMessage} PageMessage */
@@ -20,7 +21,8 @@ const bootId = crypto.randomUUID();
 /** How long a request waits for a node that is not up, in ms. */
 const nodePatience = 60_000;
 
-const blocks = new Blocks(config.relays);
+const held = new Held();
+const blocks = new Blocks(config.relays, { device: held });
 const host = new NodeHost({ event: broadcast, takeBlocks: () => blocks.take(), busy: () => early > 0 });
 /** How many requests are being answered without the node. */
 let early = 0;
@@ -108,8 +110,8 @@ const hello = () => ({ bootId, state: host.state });
 async function status(wait) {
   const running = wait || host.node ? await host.call("status", {}) : { peerId: "", relays: [], peers: [], blocks: 0, bytes: {}, storage: await storage(), started: 0 };
   const { fromRelay = 0, fromPeers = 0, fromDisk = 0, served = 0 } = running.bytes;
-  // What came before the node was up came from the relay too.
-  return { ...running, bytes: { fromRelay: fromRelay + blocks.fetched, fromPeers, fromDisk, served }, bootId, state: host.state, demo: host.config?.demo ?? "" };
+  // What came before the node was up came from somewhere too.
+  return { ...running, bytes: { fromRelay: fromRelay + blocks.fetched, fromPeers, fromDisk: fromDisk + held.read, served }, bootId, state: host.state, demo: host.config?.demo ?? "" };
 }
 
 async function storage() {

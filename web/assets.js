@@ -83,12 +83,6 @@ export async function respond(request) {
   return kept ?? first ?? network;
 }
 
-/** @returns {Promise<boolean>} whether a node is kept, so that this is no first visit */
-export async function keepsNode() {
-  const kept = await (await caches.open(cacheName)).keys();
-  return kept.some((request) => hashed.test(new URL(request.url).pathname));
-}
-
 /**
  * The compiled-from bytes of the node, kept until another is asked for.
  * @param {string} url

@@ -150,7 +150,7 @@ export class NodeHost {
       const asked = this.refreshConfig();
       if (!this.config) await asked;
       if (!this.config) throw new HostError("no_relay", "no relay answered, and none is remembered");
-      if (!(await assets.keepsNode())) await this.#quiet();
+      await this.#quiet();
       const module = await this.#compile(this.config);
       if (this.state !== "starting") return;
       await this.#start(module);
@@ -167,9 +167,9 @@ export class NodeHost {
   }
 
   /**
-   * On a first visit: waits until the page's first requests are answered, since
-   * compiling and booting take both cores of a small machine, and a first
-   * import must not wait for it.
+   * Waits until the requests that came first are answered (boot.js): compiling
+   * and booting take both cores of a small machine, and neither a first import
+   * nor the first one after the worker was stopped must wait for them.
    */
   async #quiet() {
     const begun = Date.now();

@@ -46,12 +46,12 @@ class Store {
     return this.put(Uint8Array.from([...Object.entries(entries).flatMap(([n, e]) => bytes(2, [...bytes(1, e.raw), ...bytes(2, utf8(n))])), ...bytes(1, [8, 1])]), 0x70);
   }
   reader() {
-    return new Blocks(async () => ["http://relay"], /** @type {typeof fetch} */ (async (url) => {
+    return new Blocks(async () => ["http://relay"], { get: /** @type {typeof fetch} */ (async (url) => {
       this.asked++;
       const cid = String(url).match(/\/ipfs\/(\w+)\?format=raw$/)?.[1] ?? "";
       const data = this.blocks.get(cid);
       return data ? new Response(data) : new Response("", { status: 504 });
-    }));
+    }) });
   }
 }
 
@@ -180,4 +180,19 @@ test("every type is the one that the node gives", () => {
   const table = Object.fromEntries([...go.matchAll(/"\.(\w+)":\s*"([^"]+)"/g)].map(([, ext, type]) => [ext, type]));
   assert(Object.keys(table).length > 50);
   assert.deepEqual({ ...types }, table);
+});
+
+test("a block on this device is not asked for, and one that it spoilt is", async () => {
+  const s = new Store();
+  const good = await s.put(utf8("kept"), 0x55), spoilt = await s.put(utf8("spoilt"), 0x55);
+  /** @type {Record<string, Uint8Array<ArrayBuffer>>} */
+  const device = { [good.text]: Uint8Array.from(utf8("kept")), [spoilt.text]: Uint8Array.from(utf8("other")) };
+  const blocks = s.reader();
+  blocks.device = { get: async (cid) => device[cid.text] ?? null };
+  for (const [{ text }, want, asked] of /** @type {const} */ ([[good, "kept", 0], [spoilt, "spoilt", 1]])) {
+    const response = await answer({ method: "GET", url: `http://site/ipfs/${text}`, headers: new Headers() }, blocks);
+    assert.equal(await response.text(), want);
+    assert.equal(s.asked, asked);
+  }
+  assert.deepEqual(blocks.take().map((b) => b.cid), [spoilt.text]);
 });
