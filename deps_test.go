@@ -73,6 +73,7 @@ func TestImports(t *testing.T) {
 		{"shared/content", "shared/node", "content reads from whatever getter it is given"},
 		{"shared/gateway", "shared/node", "the gateway is given its source"},
 		{"shared/identity", "shared/content", "keys know nothing of content"},
+		{"shared/config", "shared/node", "a document is read, not acted on"},
 		{"relay/store", "relay/server", "the store is below the server"},
 		{"relay/auth", "relay/store", "a signature is checked before anything is kept"},
 		{"relay/server", "relay/publish", "the publishing side asks the server over HTTP only"},

@@ -13,7 +13,7 @@ import (
 
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 
-	"github.com/webfabric/weft/relay/client"
+	"github.com/webfabric/weft/shared/config"
 )
 
 // build is what `weft version` prints.
@@ -30,7 +30,7 @@ type build struct {
 func readBuild() build {
 	b := build{
 		Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Config:    client.ConfigVersion,
+		Config:    config.Version,
 		Protocols: []protocol.ID{bsnet.ProtocolBitswap, identify.ID, proto.ProtoIDv2Hop, proto.ProtoIDv2Stop},
 		Modules:   map[string]string{},
 	}

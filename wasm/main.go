@@ -25,6 +25,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/webfabric/weft/shared/config"
 	"github.com/webfabric/weft/shared/gateway"
 	"github.com/webfabric/weft/shared/identity"
 	"github.com/webfabric/weft/shared/node"
@@ -99,7 +100,7 @@ type app struct {
 	blocks  blockEvents
 
 	mu        sync.Mutex
-	config    config
+	config    config.Parsed
 	quota     int64 // of the origin, as the browser last told
 	usage     int64
 	estimated time.Time
@@ -107,18 +108,14 @@ type app struct {
 
 // boot makes the node. It does not wait for the network.
 func (a *app) boot(ctx context.Context) error {
-	text := ""
-	if c := a.host.Get("config"); c.Type() == js.TypeString {
-		text = c.String()
+	var err error
+	if text := a.host.Get("config"); text.Type() == js.TypeString && text.String() != "" {
+		if a.config, err = config.Parse([]byte(text.String())); err != nil {
+			// A node without relays still answers from its store.
+			a.log.Error("configuration not used", "err", err)
+			a.event("error", jsapi.Error(err))
+		}
 	}
-	conf, err := parseConfig(text)
-	if err != nil {
-		// A node without relays still answers from its store.
-		a.log.Error("configuration not used", "err", err)
-		a.event("error", jsapi.Error(err))
-		conf = config{}
-	}
-	a.config = conf
 	webcrypto.Register()
 	if a.store, err = idbstore.Open(ctx, database, idbstore.WithLogger(a.log)); err != nil {
 		return err
@@ -134,7 +131,7 @@ func (a *app) boot(ctx context.Context) error {
 	a.node, err = node.New(ctx, node.Config{
 		Host:       h,
 		Blockstore: a.store,
-		Relays:     conf.relays,
+		Relays:     a.config.RelayInfos,
 		Log:        a.log,
 		OnPeer:     a.peerChanged,
 		OnBlock:    func(_ peer.ID, relay bool, c cid.Cid, size int) { a.blocks.add(relay, c, size) },
@@ -175,23 +172,23 @@ func (a *app) identity(ctx context.Context) (crypto.PrivKey, error) {
 func (a *app) owned(root cid.Cid) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.config.owned.Has(root)
+	return a.config.Roots.Has(root)
 }
 
 // setConfig takes a new configuration over. A list of roots that is older than
 // the one the same owner signed is not taken: a cache may still have it.
 func (a *app) setConfig(text string) error {
-	c, err := parseConfig(text)
+	c, err := config.Parse([]byte(text))
 	if err != nil {
 		return fmt.Errorf("%w: %v", jsapi.ErrArguments, err)
 	}
 	a.mu.Lock()
-	if c.signer == a.config.signer && c.owned.Seq < a.config.owned.Seq {
-		c.owned = a.config.owned
+	if c.Owner.PeerID == a.config.Owner.PeerID && c.Roots.Seq < a.config.Roots.Seq {
+		c.Roots = a.config.Roots
 	}
 	a.config = c
 	a.mu.Unlock()
-	a.node.AddRelays(c.relays...)
+	a.node.AddRelays(c.RelayInfos...)
 	return nil
 }
 

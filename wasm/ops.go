@@ -18,6 +18,7 @@ import (
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 
+	"github.com/webfabric/weft/shared/config"
 	"github.com/webfabric/weft/shared/content"
 	"github.com/webfabric/weft/wasm/jsapi"
 )
@@ -66,7 +67,7 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		infos, err := parseRelays(addrs)
+		infos, err := config.AddrInfos(addrs)
 		a.node.AddRelays(infos...)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %v", jsapi.ErrArguments, err)

@@ -130,7 +130,7 @@ export class NodeHost {
       this.config = (await config.fresh()) ?? this.config;
       this.asked = Date.now();
       const json = JSON.stringify(this.config);
-      if (json !== had && this.node) await this.node.call("config", { json }).catch((err) => this.event("error", asError(err)));
+      if (this.config && json !== had && this.node) await this.node.call("config", { json }).catch((err) => this.event("error", asError(err)));
     })().finally(() => (this.asking = null));
     await this.asking;
   }

@@ -13,7 +13,7 @@
 /** An error as it crosses between page, worker and node. @typedef {{code: ErrorCode, message: string}} WireError */
 
 /**
- * `/weft/config.json` of a relay.
+ * `/weft/config.json` of a relay: shared/config's Config.
  * @typedef {object} Config
  * @property {number} version
  * @property {string} peerId the relay's
@@ -21,7 +21,7 @@
  * @property {string[]} [swarm] addresses for native peers
  * @property {{peerId: string, roots: string} | null} [owner] the signed list of the origin's own roots (base64)
  * @property {string} [demo] CID of the relay's example site
- * @property {{maxBlockSize?: number}} [limits]
+ * @property {{maxBlockSize: number, maxReservation: number}} [limits] bytes, and seconds
  * @property {{wasm: string, exec: string, bytes: number}} [node] what to run
  */
 

@@ -8,7 +8,6 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,16 +16,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
-)
 
-const (
-	// ConfigVersion is the version of /weft/config.json that this package reads.
-	ConfigVersion = 1
-	// MaxConfigSize bounds a relay's configuration, in bytes: the owner's sealed
-	// roots are at most 1 MiB (owner.MaxSize), a third more in base64.
-	MaxConfigSize = 2 << 20
-	// maxAddrs bounds how many addresses of one relay are tried.
-	maxAddrs = 64
+	"github.com/webfabric/weft/shared/config"
 )
 
 var (
@@ -66,7 +57,7 @@ func Find(ctx context.Context, url string, want peer.ID) (Relay, error) {
 	if resp.StatusCode != http.StatusOK {
 		return Relay{}, fmt.Errorf("%w: %s answered %s", ErrConfig, req.URL, resp.Status)
 	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, MaxConfigSize+1))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, config.MaxSize+1))
 	if err != nil {
 		return Relay{}, fmt.Errorf("%w: %s: %w", ErrUnreachable, req.URL, err)
 	}
@@ -82,42 +73,17 @@ func Find(ctx context.Context, url string, want peer.ID) (Relay, error) {
 }
 
 // ParseConfig reads what of a /weft/config.json a native peer needs. Addresses
-// that it does not understand, or that name another peer, are left out: a newer
-// relay may have some. The error wraps [ErrConfig].
+// that name another peer are left out. The error wraps [ErrConfig].
 func ParseConfig(b []byte) (Relay, error) {
-	if len(b) > MaxConfigSize {
-		return Relay{}, fmt.Errorf("%w: over %d bytes", ErrConfig, MaxConfigSize)
-	}
-	var c struct {
-		Version int      `json:"version"`
-		PeerID  string   `json:"peerId"`
-		Relays  []string `json:"relays"`
-		Swarm   []string `json:"swarm"`
-	}
-	if err := json.Unmarshal(b, &c); err != nil {
-		return Relay{}, fmt.Errorf("%w: %v", ErrConfig, err)
-	}
-	if c.Version != ConfigVersion {
-		return Relay{}, fmt.Errorf("%w: version %d, this program reads %d", ErrConfig, c.Version, ConfigVersion)
-	}
-	id, err := peer.Decode(c.PeerID)
+	c, err := config.Parse(b)
 	if err != nil {
-		return Relay{}, fmt.Errorf("%w: peerId: %v", ErrConfig, err)
+		return Relay{}, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	r := Relay{ID: id}
-	for _, s := range append(c.Swarm, c.Relays...) {
-		if len(r.Addrs) == maxAddrs {
-			break
+	r := Relay{ID: c.PeerID}
+	for _, info := range append(c.SwarmInfos, c.RelayInfos...) {
+		if info.ID == r.ID {
+			r.Addrs = append(r.Addrs, info.Addrs...)
 		}
-		m, err := multiaddr.NewMultiaddr(s)
-		if err != nil {
-			continue
-		}
-		m, of := peer.SplitAddr(m)
-		if m == nil || of != "" && of != id {
-			continue
-		}
-		r.Addrs = append(r.Addrs, m)
 	}
 	if len(r.Addrs) == 0 {
 		return Relay{}, fmt.Errorf("%w: it names no address of the relay", ErrConfig)

@@ -1,43 +1,18 @@
 package server
 
 import (
-	"encoding/base64"
 	"net/http"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/webfabric/weft/shared/config"
 	"github.com/webfabric/weft/shared/content"
 )
 
-// configVersion is that of /weft/config.json.
-const configVersion = 1
-
-// publicConfig is /weft/config.json: what a node must know to join.
-type publicConfig struct {
-	Version int      `json:"version"`
-	PeerID  string   `json:"peerId"`
-	Relays  []string `json:"relays"` // for browsers
-	Swarm   []string `json:"swarm"`  // for native peers
-	Owner   struct {
-		PeerID string `json:"peerId"`
-		Roots  string `json:"roots"` // base64 of a sealed owner.Roots
-	} `json:"owner"`
-	Demo   string `json:"demo,omitempty"`
-	Limits struct {
-		MaxBlockSize   int `json:"maxBlockSize"`   // bytes
-		MaxReservation int `json:"maxReservation"` // seconds
-	} `json:"limits"`
-	Node struct {
-		Wasm  string `json:"wasm"` // "" in a relay that was built without one
-		Exec  string `json:"exec"`
-		Bytes int    `json:"bytes"` // to download, compressed
-	} `json:"node"`
-}
-
 func (s *Server) serveConfig(w http.ResponseWriter, r *http.Request) {
-	c := publicConfig{Version: configVersion, PeerID: s.id.String(), Relays: []string{}, Swarm: []string{}}
+	c := config.Config{Version: config.Version, PeerID: s.id}
 	self := ma.StringCast("/p2p/" + s.id.String())
 	host, secure := r.Host, r.TLS != nil
 	if s.public != nil {
@@ -53,14 +28,12 @@ func (s *Server) serveConfig(w http.ResponseWriter, r *http.Request) {
 			c.Swarm = append(c.Swarm, a.Encapsulate(self).String())
 		}
 	}
-	c.Owner.PeerID = s.id.String()
-	c.Owner.Roots = base64.StdEncoding.EncodeToString(s.list.Load().sealed)
+	c.Owner = config.Owner{PeerID: s.id, Roots: s.list.Load().sealed}
 	if s.demo.Defined() {
 		c.Demo = s.demo.String()
 	}
-	c.Limits.MaxBlockSize = content.MaxBlockSize
-	c.Limits.MaxReservation = int(time.Hour / time.Second)
-	c.Node.Wasm, c.Node.Exec, c.Node.Bytes = s.static.wasm, "/wasm_exec.js", s.static.wasmBytes
+	c.Limits = config.Limits{MaxBlockSize: content.MaxBlockSize, MaxReservation: int(time.Hour / time.Second)}
+	c.Node = config.Node{Wasm: s.static.wasm, Exec: "/wasm_exec.js", Bytes: s.static.wasmBytes}
 	writeJSON(w, r, c)
 }
 
