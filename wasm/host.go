@@ -23,6 +23,12 @@ import (
 	"github.com/webfabric/weft/wasm/wsdial"
 )
 
+// maxStreams is how many streams the other side of a connection may have open;
+// each can have us hold a window of 256 KiB. A relay opens one for each Bitswap
+// message under way and for each circuit. go-libp2p's default is no bound: it
+// leaves that to its resource manager, which would weigh more than it helps here.
+const maxStreams = 256
+
 // newHost assembles a libp2p host from the parts that compile for a browser;
 // the root package go-libp2p does not (DESIGN 1). It dials WebSockets and
 // circuits through relays.
@@ -48,7 +54,9 @@ func newHost(key crypto.PrivKey) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: swarm: %w", err)
 	}
-	muxers := []tptu.StreamMuxer{{ID: yamux.ID, Muxer: node.NewMuxer()}}
+	muxer := node.NewMuxer()
+	muxer.MaxIncomingStreams = maxStreams
+	muxers := []tptu.StreamMuxer{{ID: yamux.ID, Muxer: muxer}}
 	secure, err := noise.New(noise.ID, key, muxers)
 	if err != nil {
 		return nil, fmt.Errorf("host: noise: %w", err)

@@ -60,7 +60,7 @@ type Config struct {
 
 	// OnPeer, if set, is called when a peer is connected or lost; OnBlock when
 	// a wanted block came from a peer; OnBadBlock when a peer sent one that
-	// nobody had asked for. They must return at once.
+	// nobody had asked for, at most once a second for each peer. They must return at once.
 	OnPeer     func(p peer.ID, relay bool, state network.Connectedness)
 	OnBlock    func(p peer.ID, relay bool, c cid.Cid, size int)
 	OnBadBlock func(p peer.ID, c cid.Cid)
@@ -115,7 +115,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	// Relays are known before Bitswap meets the first peer, so that every byte
 	// is counted where it belongs.
 	n.cfg.Host.Network().Notify((*notifiee)(n))
-	n.bitswap = bitswap.New(n.ctx, bsnet.NewFromIpfsHost(cfg.Host), routinghelpers.Null{}, ServesEmpty(cfg.Blockstore),
+	n.bitswap = bitswap.New(n.ctx, bsnet.NewFromIpfsHost(newInbound(cfg.Host)), routinghelpers.Null{}, ServesEmpty(cfg.Blockstore),
 		bitswap.WithTracer((*tracer)(n)),
 		// A duplicate is counted by asking the store for every block received,
 		// a lookup each; nobody reads that count.

@@ -23,6 +23,10 @@ import (
 // watchInterval is how often waiting fetches are looked at, while there are any.
 const watchInterval = 250 * time.Millisecond
 
+// reportInterval is how often the same peer's unwanted blocks are reported: it
+// can send hundreds of thousands in one message.
+const reportInterval = time.Second
+
 // recentFailure is for how long a failed dial says that a relay is away.
 const recentFailure = time.Second
 
@@ -50,8 +54,9 @@ type watch struct {
 
 // badBlock is the last unwanted block of a peer.
 type badBlock struct {
-	at  time.Time
-	cid cid.Cid
+	at   time.Time
+	cid  cid.Cid
+	told time.Time // when the peer was last reported
 }
 
 // A fetch waits for some blocks of one session.
@@ -117,26 +122,23 @@ func (w *watch) begin(ctx context.Context, s *session, cs []cid.Cid) (_ context.
 // unreachable notes that a relay could not be dialed.
 func (w *watch) unreachable() { w.failed.Store(time.Now().UnixNano()) }
 
-// received tells which of a message's blocks were wanted, and remembers the
-// sender of any other.
-func (w *watch) received(p peer.ID, c cid.Cid) (wanted bool) {
+// received tells whether a block that came was wanted. It remembers the sender
+// of any other, and says whether that is to be reported now.
+func (w *watch) received(p peer.ID, c cid.Cid) (wanted, report bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.wants[c] > 0 {
-		return true
+		return true, false
 	}
-	if _, ok := w.settled[c]; !ok {
-		w.bad[p] = badBlock{at: time.Now(), cid: c}
+	if _, ok := w.settled[c]; ok {
+		return false, false
 	}
-	return false
-}
-
-// unasked tells whether p's last unwanted block was c.
-func (w *watch) unasked(p peer.ID, c cid.Cid) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	b, ok := w.bad[p]
-	return ok && b.cid == c
+	b := badBlock{at: time.Now(), cid: c, told: w.bad[p].told}
+	if report = b.at.Sub(b.told) >= reportInterval; report {
+		b.told = b.at
+	}
+	w.bad[p] = b
+	return false, report
 }
 
 // run looks at the waiting fetches until ctx ends.
@@ -258,10 +260,10 @@ func (t *tracer) MessageReceived(p peer.ID, msg message.BitSwapMessage) {
 	relay := n.IsRelay(p)
 	for _, b := range bs {
 		size := len(b.RawData())
-		switch wanted := n.watch.received(p, b.Cid()); {
+		switch wanted, report := n.watch.received(p, b.Cid()); {
 		case !wanted:
 			n.unwanted.Add(uint64(size))
-			if n.watch.unasked(p, b.Cid()) {
+			if report {
 				n.cfg.Log.Warn("block that nobody asked for", "peer", p, "cid", b.Cid(), "bytes", size)
 				if n.cfg.OnBadBlock != nil {
 					n.cfg.OnBadBlock(p, b.Cid())
