@@ -92,7 +92,7 @@ func Connect(ctx context.Context, relay Relay, key crypto.PrivKey, bs blockstore
 		bitswap.RebroadcastDelay(5*time.Second))
 	p := &Peer{
 		Host: h, Relay: relay,
-		dag: blockservice.New(bs, exchange),
+		dag: blockservice.New(bs, node.KnowsEmpty(exchange)),
 		log: o.log, cancel: cancel,
 	}
 	if err := p.dial(ctx); err != nil {

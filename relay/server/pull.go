@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/webfabric/weft/shared/content"
+	"github.com/webfabric/weft/shared/node"
 )
 
 const (
@@ -86,7 +87,7 @@ func (p *pull) run(ctx context.Context) error {
 			}
 		}
 	}()
-	session := p.bitswap.NewSession(ctx)
+	session := node.KnowsEmpty(p.bitswap).NewSession(ctx)
 	g, gctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(gctx, func() {
 		p.mu.Lock()

@@ -298,11 +298,11 @@ func TestRelayServesKubo(t *testing.T) {
 	s := newRelay(t)
 	k := kubo.Start(t)
 	site := t.TempDir()
-	tree(t, site, map[string]string{"sub/hello.js": "export default 'from Kubo'"})
+	tree(t, site, map[string]string{"sub/hello.js": "export default 'from Kubo'", "empty.txt": ""})
 	noise(t, filepath.Join(site, "big.bin"), 11, 3<<20+1)
 	root := k.Add(t, site)
 	k.Connect(t, native(t, s))
-	for _, name := range []string{"sub/hello.js", "big.bin"} {
+	for _, name := range []string{"sub/hello.js", "big.bin", "empty.txt"} {
 		want, err := os.ReadFile(filepath.Join(site, name))
 		if err != nil {
 			t.Fatal(err)

@@ -133,7 +133,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		// would be under way.
 		bitswap.MaxOutstandingBytesPerPeer(4<<20),
 	)
-	n.blocks = blockservice.New(counted{cfg.Blockstore, &n.fromDisk}, (*exchanger)(n), blockservice.WriteThrough(true))
+	n.blocks = blockservice.New(counted{cfg.Blockstore, &n.fromDisk}, KnowsEmpty((*exchanger)(n)), blockservice.WriteThrough(true))
 	n.wg.Go(func() { n.watch.run(n.ctx) })
 	n.AddRelays(cfg.Relays...)
 	return n, nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -336,5 +337,38 @@ func TestOnline(t *testing.T) {
 	go n.Close()
 	if err := n.Online(t.Context()); !errors.Is(err, node.ErrClosed) {
 		t.Errorf("Online = %v, want %v", err, node.ErrClosed)
+	}
+}
+
+// Nobody can be asked for the empty block: Kubo does not give it.
+func TestEmptyBlock(t *testing.T) {
+	other, _ := newNode(t, node.Config{})
+	full := newBlock(t, 10)
+	put(t, other, full)
+	n, store := newNode(t, node.Config{})
+	if err := n.Host().Connect(t.Context(), info(other.Host())); err != nil {
+		t.Fatal(err)
+	}
+	empty := blockOf(t, nil).Cid()
+	for _, c := range []cid.Cid{empty, cid.NewCidV1(cid.DagProtobuf, empty.Hash()), cid.NewCidV0(empty.Hash())} {
+		got, err := n.Blocks().GetBlock(t.Context(), c)
+		if err != nil || got.Cid() != c || len(got.RawData()) != 0 {
+			t.Errorf("GetBlock(%s) = %v, %v; want no bytes", c, got, err)
+		}
+	}
+	if has, err := store.Has(t.Context(), empty); err != nil || !has {
+		t.Errorf("Has = %t, %v: what is pinned must be in the store", has, err)
+	}
+
+	fresh, _ := newNode(t, node.Config{})
+	if err := fresh.Host().Connect(t.Context(), info(other.Host())); err != nil {
+		t.Fatal(err)
+	}
+	sizes := map[cid.Cid]int{}
+	for b := range blockservice.NewSession(t.Context(), fresh.Blocks()).GetBlocks(t.Context(), []cid.Cid{full.Cid(), empty}) {
+		sizes[b.Cid()] = len(b.RawData())
+	}
+	if want := map[cid.Cid]int{full.Cid(): 10, empty: 0}; !maps.Equal(sizes, want) {
+		t.Errorf("GetBlocks gave %v, want %v", sizes, want)
 	}
 }
