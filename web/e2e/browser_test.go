@@ -25,7 +25,7 @@ import (
 
 // patience caps every wait: far above what anything takes, so that reaching it
 // means that the thing waited for does not happen.
-const patience = 2 * time.Minute
+var patience = 2 * time.Minute
 
 // flags are Chromium's. Software WebGL, because machines that run tests have no
 // GPU.
