@@ -87,7 +87,7 @@ kubo: ## against a real Kubo, which is built once and cached
 e2e: build ## a real relay, real pages in real Chromium
 	scripts/setup.sh chromium node
 	scripts/setup.sh pages
-	$(GO) test -count=1 -timeout 30m -tags e2e ./web/e2e/...
+	$(GO) test -count=1 -parallel 2 -timeout 30m -tags e2e ./web/e2e/...
 
 size: wasm ## the tab's node in bytes, against its budget
 	$(GO) run ./scripts/size web/node.wasm
