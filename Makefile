@@ -64,6 +64,7 @@ types: ## tsc over the JSDoc types, and the plain JavaScript's own tests
 	npm test
 
 vuln: ## known vulnerabilities, where the database can be had
+	@mkdir -p build
 	@if $(GO) run $(GOVULNCHECK) ./... > build/vuln.log 2>&1; then tail -n 1 build/vuln.log; \
 	elif grep -qE 'fetching vulnerabilities|dial tcp|no such host|Forbidden|proxyconnect|connection refused|410 Gone|404 Not Found|403' build/vuln.log; then echo "govulncheck: its database cannot be reached from here; not checked"; \
 	else cat build/vuln.log; exit 1; fi
