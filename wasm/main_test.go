@@ -119,6 +119,13 @@ func TestNode(t *testing.T) {
 			t.Errorf("body %v", b)
 		}
 	})
+	t.Run("malformed", func(t *testing.T) {
+		for _, url := range []string{"/ipfs/" + root + "/%zz", "/ipfs/" + root + "/100%", "/ipfs/" + root + "/?filename=%zz", "/ipfs/%zz/a"} {
+			if got := get(t, node, url).Get("status").Int(); got != 400 {
+				t.Errorf("GET %s: status %d, want 400", url, got)
+			}
+		}
+	})
 	t.Run("cancel", func(t *testing.T) {
 		r := get(t, node, "/ipfs/"+root+"/data.bin")
 		reader := r.Get("body").Call("getReader")

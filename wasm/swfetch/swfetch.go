@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"sync"
 	"syscall/js"
 
@@ -104,14 +103,14 @@ func request(v js.Value) (gateway.Request, error) {
 	if v.Type() != js.TypeObject || v.Get("url").Type() != js.TypeString {
 		return gateway.Request{}, fmt.Errorf("swfetch: %w: want {method, url, headers, navigation}", jsapi.ErrArguments)
 	}
-	u, err := url.Parse(v.Get("url").String())
-	if err != nil {
-		return gateway.Request{}, fmt.Errorf("swfetch: %w: %v", jsapi.ErrArguments, err)
+	path, query, ok := splitURL(v.Get("url").String())
+	if !ok {
+		return gateway.Request{}, fmt.Errorf("swfetch: %w: %.200q is no URL with a host", jsapi.ErrArguments, v.Get("url").String())
 	}
 	r := gateway.Request{
 		Method:     http.MethodGet,
-		Path:       u.EscapedPath(),
-		RawQuery:   u.RawQuery,
+		Path:       path,
+		RawQuery:   query,
 		Header:     http.Header{},
 		Navigation: v.Get("navigation").Truthy(),
 	}
