@@ -139,7 +139,7 @@ func TestNode(t *testing.T) {
 		ac := js.Global().Get("AbortController").New()
 		// Nobody has this block.
 		p := node.Call("fetch", map[string]any{"method": "GET", "navigation": false, "headers": []any{},
-			"url": "http://localhost/ipfs/bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"}, ac.Get("signal"))
+			"url": "http://localhost/ipfs/bafkreiemqpndzewx4bioklzfvhtiegsfny5fxuc3nkjk2vmcpjxiammsti"}, ac.Get("signal"))
 		ac.Call("abort")
 		if _, err := awaitErr(p); err == nil {
 			t.Error("an aborted request was answered")
