@@ -46,7 +46,7 @@ const identityRecord = "identity"
 const quotaShare = 0.8
 
 // memoryLimit is from where the garbage collector works harder, in bytes: the
-// node holds some 60 MB when it is busy, and a browser on a phone kills a
+// heap takes some 30 MB with six files on their way, and a phone kills a
 // worker that holds several hundred.
 const memoryLimit = 256 << 20
 
