@@ -169,8 +169,9 @@ type writer struct {
 	skipped []string
 }
 
-// parallel is how many files are fetched at once: enough to hide the round
-// trips of a folder of small files.
+// parallel is how many entries of folders are fetched at once. One after the
+// other they would come at 50 a second whatever the line: boxo's Bitswap waits
+// 20 ms between two messages to a peer (messagequeue.minSendMessageDelay).
 const parallel = 16
 
 // maxDepth bounds how deep folders may nest; paths end at 4,096 bytes anyhow.
@@ -207,16 +208,19 @@ func (w *writer) entry(group *errgroup.Group, t content.Target, name string, dep
 		if err := checkName(e.Name); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		child, err := content.Resolve(w.ctx, w.get, e.Cid, nil)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path.Join(name, e.Name), err)
+		name := path.Join(name, e.Name)
+		one := func() error {
+			child, err := content.Resolve(w.ctx, w.get, e.Cid, nil)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return w.entry(group, child, name, depth+1)
 		}
-		if child.Kind == content.Dir {
-			err = w.entry(group, child, path.Join(name, e.Name), depth+1)
-		} else {
-			group.Go(func() error { return w.entry(group, child, path.Join(name, e.Name), depth+1) })
+		// Waiting for a place from within one could wait for ever.
+		if group.TryGo(one) {
+			continue
 		}
-		if err != nil {
+		if err := one(); err != nil {
 			return err
 		}
 	}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
@@ -173,3 +176,79 @@ func serial(c *cutOff) content.Getter {
 type getterFunc func(context.Context, cid.Cid) (blocks.Block, error)
 
 func (f getterFunc) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) { return f(ctx, c) }
+
+// paced is a getter that answers all who wait every few milliseconds, as one
+// message of Bitswap's does, and counts how often somebody waited.
+type paced struct {
+	content.Getter
+	mu      sync.Mutex
+	waiting []chan struct{}
+	rounds  int
+}
+
+func (p *paced) GetBlock(ctx context.Context, k cid.Cid) (blocks.Block, error) {
+	turn := make(chan struct{})
+	p.mu.Lock()
+	p.waiting = append(p.waiting, turn)
+	p.mu.Unlock()
+	select {
+	case <-turn:
+		return p.Getter.GetBlock(ctx, k)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *paced) run(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		<-tick.C
+		p.mu.Lock()
+		if len(p.waiting) > 0 {
+			p.rounds++
+		}
+		for _, turn := range p.waiting {
+			close(turn)
+		}
+		p.waiting = nil
+		p.mu.Unlock()
+	}
+}
+
+// TestRoundTrips fetches many small files in many small folders, which must not
+// take a round trip for each.
+func TestRoundTrips(t *testing.T) {
+	bs, dir := memory(), t.TempDir()
+	src, out := filepath.Join(dir, "src"), filepath.Join(dir, "out")
+	const folders, files = 24, 9
+	for i := range folders {
+		sub := filepath.Join(src, fmt.Sprintf("d%02d", i))
+		if err := os.MkdirAll(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for j := range files {
+			if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("%d.js", j)), fmt.Appendf(nil, "%d %d", i, j), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stat, err := publish.Add(t.Context(), bs, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := content.Resolve(t.Context(), getter(bs), stat.Root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := &paced{Getter: getter(bs)}
+	go get.run(t.Context())
+	got, err := fetchTo(t.Context(), get, target, out, io.Discard)
+	if err != nil || got.Files != folders*files {
+		t.Fatalf("fetched %d files, %v; want %d", got.Files, err, folders*files)
+	}
+	// With 16 at once, 240 entries and 24 listings need some 20 round trips.
+	if get.rounds > (folders*files)/3 {
+		t.Errorf("%d round trips for %d files", get.rounds, folders*files)
+	}
+}
