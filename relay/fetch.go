@@ -74,9 +74,8 @@ func withRelay(ctx context.Context, relay string, do func(context.Context, conte
 	return errors.Join(err, p.Close())
 }
 
-// recent is how many blocks [watched] remembers. A block is asked for twice in
-// a row, to see what it is and then to read it; and boxo's server loses a want
-// that comes while it is still sending that very block.
+// recent is how many blocks [watched] remembers: a folder's is asked for twice
+// in a row, to see what it is and then to list it, and there is no store.
 const recent = 4 * parallel
 
 // watched cancels the whole fetch when blocks are wanted and none has come for

@@ -86,13 +86,12 @@ func Connect(ctx context.Context, relay Relay, key crypto.PrivKey, bs blockstore
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	exchange := bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, node.ServesEmpty(bs),
 		bitswap.MaxOutstandingBytesPerPeer(outstanding),
-		// The relay is the only one to ask: a slow answer must not be taken for
-		// "I do not have it", as after that nobody would be asked again.
-		bitswap.SetSimulateDontHavesOnTimeout(false),
+		// A want can be lost with a connection; by default it is repeated after
+		// a minute only.
 		bitswap.RebroadcastDelay(5*time.Second))
 	p := &Peer{
 		Host: h, Relay: relay,
-		dag: blockservice.New(bs, node.KnowsEmpty(exchange)),
+		dag: blockservice.New(bs, node.KnowsEmpty(node.Persistent(exchange))),
 		log: o.log, cancel: cancel,
 	}
 	if err := p.dial(ctx); err != nil {

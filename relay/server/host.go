@@ -166,5 +166,5 @@ func startBitswap(ctx context.Context, h host.Host, blocks *tiered, m *metrics, 
 }
 
 func newBlockService(blocks *tiered, bs *bitswap.Bitswap) blockservice.BlockService {
-	return blockservice.New(blocks, node.KnowsEmpty(bs))
+	return blockservice.New(blocks, node.KnowsEmpty(node.Persistent(bs)))
 }

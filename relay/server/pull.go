@@ -87,7 +87,7 @@ func (p *pull) run(ctx context.Context) error {
 			}
 		}
 	}()
-	session := node.KnowsEmpty(p.bitswap).NewSession(ctx)
+	session := node.KnowsEmpty(node.Persistent(p.bitswap)).NewSession(ctx)
 	g, gctx := errgroup.WithContext(ctx)
 	stop := context.AfterFunc(gctx, func() {
 		p.mu.Lock()

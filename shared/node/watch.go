@@ -296,7 +296,7 @@ var _ exchange.SessionExchange = (*exchanger)(nil)
 // NewSession returns a fetcher whose fetches belong together until ctx ends.
 func (e *exchanger) NewSession(ctx context.Context) exchange.Fetcher {
 	n := (*Node)(e)
-	return &session{n: n, inner: n.bitswap.NewSession(ctx)}
+	return &session{n: n, inner: Persistent(n.bitswap).NewSession(ctx)}
 }
 
 // GetBlock fetches one block outside any session.
