@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
+	"sync"
 	"testing"
 	"time"
 
@@ -271,8 +272,18 @@ func TestForgedBlock(t *testing.T) {
 // A block that two peers send is no forgery, the second time it comes.
 func TestDuplicateBlock(t *testing.T) {
 	want := newBlock(t, 100)
-	relay := newLiar(t, func(cid.Cid) []byte { return want.RawData() })
-	second := newLiar(t, func(cid.Cid) []byte { return want.RawData() })
+	// Neither answers before both were asked, or the second might never be.
+	var asked sync.WaitGroup
+	answer := func() func(cid.Cid) []byte {
+		asked.Add(1)
+		first := sync.OnceFunc(asked.Done)
+		return func(cid.Cid) []byte {
+			first()
+			asked.Wait()
+			return want.RawData()
+		}
+	}
+	relay, second := newLiar(t, answer()), newLiar(t, answer())
 	n, _ := newNode(t, node.Config{
 		Relays:     []peer.AddrInfo{info(relay), info(second)},
 		OnBadBlock: func(p peer.ID, c cid.Cid) { t.Errorf("%s is said to have forged %s", p, c) },
