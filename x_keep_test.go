@@ -1,3 +1,0 @@
-//go:build depskeep
-
-package weft
