@@ -1,0 +1,479 @@
+// Package pionrtc is shared/webrtc's engine for native peers: peer connections
+// by pion.
+//
+// The neighbour is wasm/rtcbridge, the same for tabs.
+package pionrtc
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pion/datachannel"
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+	pion "github.com/pion/webrtc/v4"
+
+	"github.com/webfabric/weft/shared/webrtc"
+)
+
+const (
+	// maxMessage is the largest message taken, in bytes; what browsers take.
+	maxMessage = 256 << 10
+	// maxEarly bounds what waits for a channel to open, in bytes.
+	maxEarly = 4 << 20
+	// rest is how long the number of a closed channel is not used again: a
+	// reset request that SCTP sends once more would end the new channel.
+	rest = 5 * time.Second
+	// browserStreams is how many SCTP streams Chromium has
+	// (kMaxSctpStreams), pionStreams how many pion has.
+	browserStreams = 1024
+	pionStreams    = 65535
+	// streamsAttribute says in a description how many SCTP streams its peer
+	// takes; pion does not tell what SCTP agreed on. Other peers ignore it.
+	streamsAttribute = "a=x-sctp-streams:"
+	// maxUnacknowledged is how many channels are opened that the far end has
+	// not acknowledged: pion drops what comes for more than the 16 that wait
+	// to be accepted, and has it sent again after a second or more.
+	maxUnacknowledged = 16
+)
+
+// An Engine makes peer connections by pion.
+type Engine struct {
+	api    *pion.API
+	config pion.Configuration
+}
+
+var _ webrtc.Engine = (*Engine)(nil)
+
+type options struct {
+	loopback bool
+	stun     []string
+}
+
+// An Option changes what an Engine's connections use.
+type Option func(*options)
+
+// WithLoopback also uses loopback addresses, and asks no mDNS: for peers on one
+// machine.
+func WithLoopback() Option { return func(o *options) { o.loopback = true } }
+
+// WithSTUN sets the STUN servers, as URLs; the default is none.
+func WithSTUN(urls ...string) Option { return func(o *options) { o.stun = urls } }
+
+// New returns an engine.
+func New(opts ...Option) *Engine {
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
+	var s pion.SettingEngine
+	s.DetachDataChannels()
+	s.SetSCTPMaxMessageSize(maxMessage)
+	s.SetNetworkTypes([]pion.NetworkType{pion.NetworkTypeUDP4, pion.NetworkTypeUDP6})
+	s.SetICETimeouts(5*time.Second, 20*time.Second, 2*time.Second)
+	// A browser's transport is not on this host's trust: DTLS certificates are
+	// checked by the fingerprints in the descriptions.
+	s.LoggerFactory = &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
+	if o.loopback {
+		s.SetIncludeLoopbackCandidate(true)
+		s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	}
+	e := &Engine{api: pion.NewAPI(pion.WithSettingEngine(s))}
+	if len(o.stun) > 0 {
+		e.config.ICEServers = []pion.ICEServer{{URLs: o.stun}}
+	}
+	return e
+}
+
+// New makes a peer connection.
+func (e *Engine) New(_ context.Context, events webrtc.Events) (webrtc.PeerConnection, error) {
+	pc, err := e.api.NewPeerConnection(e.config)
+	if err != nil {
+		return nil, fmt.Errorf("pionrtc: %w", err)
+	}
+	c := &conn{pc: pc, events: events, opening: make(chan struct{}, maxUnacknowledged), over: make(chan struct{})}
+	pc.OnICECandidate(func(candidate *pion.ICECandidate) {
+		if candidate == nil {
+			return
+		}
+		b, err := json.Marshal(candidate.ToJSON())
+		if err == nil {
+			events.Candidate(string(b))
+		}
+	})
+	pc.OnConnectionStateChange(func(s pion.PeerConnectionState) {
+		if state, ok := states[s]; ok {
+			events.State(state)
+		}
+	})
+	pc.SCTP().OnClose(func(error) { events.State(webrtc.Closed) })
+	pc.OnDataChannel(func(dc *pion.DataChannel) {
+		ch := &channel{conn: c, dc: dc}
+		if ch.events = events.Channel(dc.Label(), ch); ch.events == nil {
+			ch.events, ch.closing = refused{}, true
+		}
+		ch.start()
+	})
+	return c, nil
+}
+
+var states = map[pion.PeerConnectionState]webrtc.State{
+	pion.PeerConnectionStateNew:          webrtc.Connecting,
+	pion.PeerConnectionStateConnecting:   webrtc.Connecting,
+	pion.PeerConnectionStateConnected:    webrtc.Connected,
+	pion.PeerConnectionStateDisconnected: webrtc.Disconnected,
+	pion.PeerConnectionStateFailed:       webrtc.Failed,
+	pion.PeerConnectionStateClosed:       webrtc.Closed,
+}
+
+// refused hears of a channel that nobody wants.
+type refused struct{}
+
+func (refused) Message([]byte) {}
+func (refused) Low()           {}
+func (refused) Closed()        {}
+
+// conn is one peer connection.
+type conn struct {
+	pc     *pion.PeerConnection
+	events webrtc.Events
+	wg     sync.WaitGroup // channels being read
+
+	opening chan struct{} // holds a value for each channel not acknowledged
+	over    chan struct{} // closed by Close
+
+	mu      sync.Mutex
+	closed  bool
+	streams int // SCTP streams of the far end
+	odd     int // 1 if the numbers of our channels are odd
+	next    int // our channels numbered so far; the first is the init channel
+	resting []rested
+}
+
+// rested is a channel's number that may be used again.
+type rested struct {
+	id    uint16
+	since time.Time
+}
+
+// Offer makes an offer and starts to gather candidates.
+func (c *conn) Offer(context.Context) (string, error) {
+	offer, err := c.pc.CreateOffer(nil)
+	if err == nil {
+		err = c.pc.SetLocalDescription(offer)
+	}
+	if err != nil {
+		return "", fmt.Errorf("pionrtc: offer: %w", err)
+	}
+	return mark(offer.SDP), nil
+}
+
+// Answer answers an offer and starts to gather candidates.
+func (c *conn) Answer(_ context.Context, offer string) (string, error) {
+	err := c.pc.SetRemoteDescription(pion.SessionDescription{Type: pion.SDPTypeOffer, SDP: offer})
+	if err != nil {
+		return "", fmt.Errorf("pionrtc: offer: %w", err)
+	}
+	answer, err := c.pc.CreateAnswer(nil)
+	if err != nil {
+		return "", fmt.Errorf("pionrtc: answer: %w", err)
+	}
+	// The DTLS client's channels have even numbers (RFC 8832, 6).
+	c.described(offer, !active(answer.SDP))
+	if err := c.pc.SetLocalDescription(answer); err != nil {
+		return "", fmt.Errorf("pionrtc: answer: %w", err)
+	}
+	return mark(answer.SDP), nil
+}
+
+// SetAnswer takes the answer to Offer.
+func (c *conn) SetAnswer(_ context.Context, answer string) error {
+	c.described(answer, active(answer))
+	err := c.pc.SetRemoteDescription(pion.SessionDescription{Type: pion.SDPTypeAnswer, SDP: answer})
+	if err != nil {
+		return fmt.Errorf("pionrtc: answer: %w", err)
+	}
+	return nil
+}
+
+// AddCandidate adds a candidate of the far end's.
+func (c *conn) AddCandidate(_ context.Context, init string) error {
+	var candidate pion.ICECandidateInit
+	if err := json.Unmarshal([]byte(init), &candidate); err != nil {
+		return fmt.Errorf("pionrtc: candidate: %w", err)
+	}
+	if err := c.pc.AddICECandidate(candidate); err != nil {
+		return fmt.Errorf("pionrtc: candidate: %w", err)
+	}
+	return nil
+}
+
+// mark adds streamsAttribute to the description, in its only media section.
+func mark(sdp string) string {
+	return sdp + streamsAttribute + strconv.Itoa(pionStreams) + "\r\n"
+}
+
+// active tells whether the answerer is the DTLS client.
+func active(answer string) bool { return strings.Contains(answer, "a=setup:active") }
+
+// described notes what the far end's description and the roles say.
+func (c *conn) described(remote string, odd bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.streams = browserStreams
+	if _, rest, ok := strings.Cut(remote, streamsAttribute); ok {
+		number, _, _ := strings.Cut(rest, "\r\n")
+		if n, err := strconv.ParseUint(number, 10, 16); err == nil {
+			c.streams = int(n)
+		}
+	}
+	if odd {
+		c.odd = 1
+	}
+	c.next = 1
+}
+
+// waitNumber waits for a free number. There are many, and they become free with
+// time alone.
+func (c *conn) waitNumber(ctx context.Context) (uint16, error) {
+	for {
+		if id, ok := c.number(); ok {
+			return id, nil
+		}
+		again := time.NewTimer(rest / 50)
+		select {
+		case <-again.C:
+		case <-c.over:
+		case <-ctx.Done():
+		}
+		again.Stop()
+		if ctx.Err() != nil {
+			return 0, fmt.Errorf("pionrtc: open: no channel free: %w", context.Cause(ctx))
+		}
+		select {
+		case <-c.over:
+			return 0, fmt.Errorf("pionrtc: open: %w", webrtc.ErrClosed)
+		default:
+		}
+	}
+}
+
+// number returns a free number for a channel.
+func (c *conn) number() (uint16, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.resting) > 0 && time.Since(c.resting[0].since) >= rest {
+		id := c.resting[0].id
+		c.resting = c.resting[1:]
+		return id, true
+	}
+	id := 2*c.next + c.odd
+	if c.next == 0 || id >= c.streams {
+		return 0, false
+	}
+	c.next++
+	return uint16(id), true
+}
+
+// Open opens a channel. The first one, before the peers are described, is the
+// init channel, which pion numbers.
+func (c *conn) Open(ctx context.Context, label string, e webrtc.ChannelEvents) (webrtc.DataChannel, error) {
+	select {
+	case c.opening <- struct{}{}:
+	case <-c.over:
+		return nil, fmt.Errorf("pionrtc: open: %w", webrtc.ErrClosed)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("pionrtc: open: %w", context.Cause(ctx))
+	}
+	ch := &channel{conn: c, events: e, ours: true}
+	var init *pion.DataChannelInit
+	c.mu.Lock()
+	described := c.next > 0
+	c.mu.Unlock()
+	if described {
+		id, err := c.waitNumber(ctx)
+		if err != nil {
+			ch.acknowledged()
+			return nil, err
+		}
+		init, ch.id = &pion.DataChannelInit{ID: &id}, &id
+	}
+	var err error
+	if ch.dc, err = c.pc.CreateDataChannel(label, init); err != nil {
+		ch.acknowledged()
+		return nil, fmt.Errorf("pionrtc: open: %w", err)
+	}
+	ch.start()
+	return ch, nil
+}
+
+// Close ends the connection and waits for its channels.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	if !c.closed {
+		c.closed = true
+		close(c.over)
+	}
+	c.mu.Unlock()
+	err := c.pc.Close()
+	c.wg.Wait()
+	return err
+}
+
+// free has the number of a channel of ours rest.
+func (c *conn) free(id uint16) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resting = append(c.resting, rested{id, time.Now()})
+}
+
+// channel is one data channel.
+type channel struct {
+	conn   *conn
+	dc     *pion.DataChannel
+	events webrtc.ChannelEvents
+	id     *uint16 // if numbered here
+	ours   bool
+	acked  sync.Once
+
+	mu      sync.Mutex
+	raw     rawChannel // nil until it is open
+	early   [][]byte   // sent before that
+	queued  int        // bytes in early
+	closing bool
+}
+
+// rawChannel is what pion detaches.
+type rawChannel interface {
+	ReadDataChannel([]byte) (n int, text bool, err error)
+	Write([]byte) (int, error)
+	Close() error
+}
+
+// acknowledged lets another channel be opened.
+func (ch *channel) acknowledged() {
+	if ch.ours {
+		ch.acked.Do(func() { <-ch.conn.opening })
+	}
+}
+
+// start has the channel read once it is open.
+func (ch *channel) start() {
+	ch.dc.SetBufferedAmountLowThreshold(webrtc.LowWater)
+	ch.dc.OnBufferedAmountLow(ch.events.Low)
+	ch.dc.OnOpen(func() { // pion calls it on a goroutine of its own
+		c := ch.conn
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			ch.events.Closed()
+			return
+		}
+		c.wg.Add(1)
+		c.mu.Unlock()
+		defer c.wg.Done()
+		if raw, err := ch.dc.Detach(); err == nil {
+			if dc, ok := raw.(*datachannel.DataChannel); ok {
+				dc.OnOpen(ch.acknowledged)
+			} else {
+				ch.acknowledged()
+			}
+			ch.opened(raw)
+			ch.read(raw)
+		}
+		ch.acknowledged()
+		ch.events.Closed()
+		if ch.id != nil {
+			c.free(*ch.id)
+		}
+	})
+}
+
+// opened sends what waited.
+func (ch *channel) opened(raw rawChannel) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	ch.raw = raw
+	for _, b := range ch.early {
+		if _, err := raw.Write(b); err != nil {
+			raw.Close()
+			break
+		}
+	}
+	ch.early, ch.queued = nil, 0
+	if ch.closing {
+		raw.Close()
+	}
+}
+
+// read passes messages on until the far end has closed the channel too.
+func (ch *channel) read(raw rawChannel) {
+	buf := make([]byte, 2<<10)
+	for {
+		n, text, err := raw.ReadDataChannel(buf)
+		switch {
+		case err == nil && !text:
+			ch.events.Message(append(make([]byte, 0, n), buf[:n]...))
+		case err == nil:
+			ch.Close() // libp2p sends no text
+		case errors.Is(err, io.ErrShortBuffer) && len(buf) < maxMessage:
+			buf = make([]byte, 4*len(buf))
+		case errors.Is(err, io.ErrShortBuffer):
+			ch.conn.events.State(webrtc.Failed) // more than we said we take
+			return
+		default:
+			raw.Close()
+			return
+		}
+	}
+}
+
+// Send sends b, or keeps a copy until the channel is open.
+func (ch *channel) Send(b []byte) error {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.closing {
+		return fmt.Errorf("pionrtc: send: %w", webrtc.ErrClosed)
+	}
+	if ch.raw != nil {
+		if _, err := ch.raw.Write(b); err != nil {
+			return fmt.Errorf("pionrtc: send: %w", err)
+		}
+		return nil
+	}
+	if ch.queued+len(b) > maxEarly {
+		return fmt.Errorf("pionrtc: send: %d bytes before the channel is open", ch.queued+len(b))
+	}
+	ch.early = append(ch.early, append([]byte(nil), b...))
+	ch.queued += len(b)
+	return nil
+}
+
+// BufferedAmount is what pion has not yet had acknowledged.
+func (ch *channel) BufferedAmount() int {
+	ch.mu.Lock()
+	queued := ch.queued
+	ch.mu.Unlock()
+	return queued + int(ch.dc.BufferedAmount())
+}
+
+// Close resets the SCTP stream once all before is sent.
+func (ch *channel) Close() error {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if ch.closing {
+		return nil
+	}
+	ch.closing = true
+	if ch.raw == nil {
+		return nil
+	}
+	return ch.raw.Close()
+}
