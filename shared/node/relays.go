@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -22,10 +23,13 @@ const (
 	dialTimeout = 15 * time.Second
 )
 
-// A relay is one of the node's relays; Node.mu guards connected.
+// A relay is one of the node's relays; Node.mu guards all but info.ID and wake.
 type relay struct {
 	info      peer.AddrInfo
 	connected bool
+	losses    int           // connections to it that have ended: each may take the reservation along
+	held      *reservation  // nil for none
+	refusals  int           // of reservations, one after another
 	wake      chan struct{} // capacity 1: lost, or worth another try at once
 }
 
@@ -39,6 +43,13 @@ func (n *Node) AddRelays(infos ...peer.AddrInfo) {
 		n.cfg.Host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
 		n.mu.Lock()
 		r, known := n.relays[info.ID]
+		if known {
+			for _, a := range info.Addrs {
+				if !slices.ContainsFunc(r.info.Addrs, a.Equal) {
+					r.info.Addrs = append(r.info.Addrs, a)
+				}
+			}
+		}
 		if !known && n.ctx.Err() == nil {
 			r = &relay{info: info, wake: make(chan struct{}, 1)}
 			r.connected = n.cfg.Host.Network().Connectedness(info.ID) == network.Connected
@@ -69,7 +80,8 @@ func (r *relay) poke() {
 	}
 }
 
-// keep connects to r whenever it is not connected, until the node closes.
+// keep connects to r whenever it is not connected, and holds a circuit
+// reservation there while it is, until the node closes.
 func (n *Node) keep(r *relay) {
 	pause := minRetry
 	for n.ctx.Err() == nil {
@@ -79,7 +91,7 @@ func (n *Node) keep(r *relay) {
 				s.Backoff().Clear(r.info.ID)
 			}
 			ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
-			err := n.cfg.Host.Connect(ctx, r.info)
+			err := n.cfg.Host.Connect(ctx, peer.AddrInfo{ID: r.info.ID}) // its addresses are in the peerstore
 			cancel()
 			if n.ctx.Err() != nil {
 				return
@@ -100,10 +112,13 @@ func (n *Node) keep(r *relay) {
 			}
 		}
 		pause = minRetry
+		t := time.NewTimer(n.reserve(r))
 		select {
+		case <-t.C:
 		case <-r.wake:
 		case <-n.ctx.Done():
 		}
+		t.Stop()
 	}
 }
 
@@ -118,7 +133,14 @@ func (n *notifiee) Connected(_ network.Network, c network.Conn) {
 }
 
 func (n *notifiee) Disconnected(_ network.Network, c network.Conn) {
+	(*Node)(n).connLost(c.RemotePeer())
 	(*Node)(n).peerChanged(c.RemotePeer())
+}
+
+// notify wakes who waits for a change. The caller holds mu.
+func (n *Node) notify() {
+	close(n.changed)
+	n.changed = make(chan struct{})
 }
 
 // peerChanged looks at p's state itself: the swarm may report the end of one
@@ -129,8 +151,7 @@ func (n *Node) peerChanged(p peer.ID) {
 	r := n.relays[p]
 	if r != nil && r.connected != (state == network.Connected) {
 		r.connected = state == network.Connected
-		close(n.changed)
-		n.changed = make(chan struct{})
+		n.notify()
 		if r.connected {
 			n.cfg.Log.Info("relay connected", "peer", p)
 		} else {
