@@ -129,9 +129,10 @@ func newResourceManager() (network.ResourceManager, error) {
 
 // newCircuitRelay starts the circuit relay service. A circuit with any limit
 // of time or bytes is a "limited" connection, on which Bitswap opens no
-// streams: so there is none.
-func newCircuitRelay(h host.Host, m *metrics) (*circuit.Relay, error) {
+// streams: so there is none, and circuits.go bounds what they carry.
+func newCircuitRelay(h *circuits, m *metrics) (*circuit.Relay, error) {
 	r, err := circuit.New(h,
+		circuit.WithACL(h),
 		circuit.WithResources(circuit.Resources{
 			ReservationTTL:        time.Hour,
 			MaxReservations:       maxReservations,

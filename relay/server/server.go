@@ -243,7 +243,7 @@ func (s *Server) startHost(ctx context.Context) error {
 	if s.host, err = newHost(s.key, swarm, s.upgrades, announce); err != nil {
 		return err
 	}
-	if s.circuit, err = newCircuitRelay(s.host, s.metrics); err != nil {
+	if s.circuit, err = newCircuitRelay(newCircuits(s.host, s.upgrades.origin), s.metrics); err != nil {
 		return err
 	}
 	s.blocks = &tiered{kept: s.store.Blockstore(), cache: newCache(s.cfg.Cache), seen: func(where string) { s.metrics.blockReads.WithLabelValues(where).Inc() }}

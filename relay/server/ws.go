@@ -34,12 +34,15 @@ type upgrades struct {
 	conns   chan manet.Conn
 	closed  chan struct{}
 	once    sync.Once
+
+	mu    sync.Mutex
+	pages map[string]string // origin of the page behind a connection, by its remote address
 }
 
 var _ manet.Listener = (*upgrades)(nil)
 
 func newUpgrades(addr ma.Multiaddr, netAddr net.Addr) *upgrades {
-	return &upgrades{addr: addr, netAddr: netAddr, conns: make(chan manet.Conn), closed: make(chan struct{})}
+	return &upgrades{addr: addr, netAddr: netAddr, conns: make(chan manet.Conn), closed: make(chan struct{}), pages: map[string]string{}}
 }
 
 // ServeHTTP upgrades r. The caller has checked its origin.
@@ -59,6 +62,16 @@ func (u *upgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	nc := websocket.NetConn(context.Background(), c, websocket.MessageBinary)
 	c.SetReadLimit(maxWSMessage)
 	conn := &wsConn{Conn: nc, ws: c, local: u.addr, remote: remote}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		u.mu.Lock()
+		u.pages[remote.String()] = origin
+		u.mu.Unlock()
+		conn.gone = func() {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			delete(u.pages, remote.String())
+		}
+	}
 	select {
 	case u.conns <- conn:
 	case <-u.closed:
@@ -66,6 +79,13 @@ func (u *upgrades) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-time.After(wsAcceptWait):
 		c.Close(websocket.StatusTryAgainLater, "too many connections at once")
 	}
+}
+
+// origin is that of the page whose connection comes from remote, "" if none is.
+func (u *upgrades) origin(remote ma.Multiaddr) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.pages[remote.String()]
 }
 
 // wsAcceptWait is how long an upgraded connection waits for libp2p, which
@@ -122,6 +142,7 @@ type wsConn struct {
 	net.Conn
 	ws            *websocket.Conn
 	local, remote ma.Multiaddr
+	gone          func() // if not nil, called by Close
 	closed        sync.Once
 }
 
@@ -134,6 +155,9 @@ func (c *wsConn) RemoteMultiaddr() ma.Multiaddr { return c.remote }
 // wsCloseWait is cut off.
 func (c *wsConn) Close() error {
 	c.closed.Do(func() {
+		if c.gone != nil {
+			c.gone()
+		}
 		cut := time.AfterFunc(wsCloseWait, func() { c.ws.CloseNow() })
 		go func() {
 			defer cut.Stop()

@@ -64,6 +64,9 @@ type Config struct {
 	OnPeer     func(p peer.ID, relay bool, state network.Connectedness)
 	OnBlock    func(p peer.ID, relay bool, c cid.Cid, size int)
 	OnBadBlock func(p peer.ID, c cid.Cid)
+	// OnRelayAddrs, if set, is called when what RelayAddrs returns has changed.
+	// It must return at once.
+	OnRelayAddrs func()
 }
 
 // Stats counts bytes of blocks since the node started.

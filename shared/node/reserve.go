@@ -126,6 +126,8 @@ func (n *Node) reserve(r *relay) time.Duration {
 	ctx, cancel := context.WithTimeout(network.WithNoDial(n.ctx, "reservation"), reserveTimeout)
 	defer cancel()
 	got, err := circuit.Reserve(ctx, bounded{n.cfg.Host, ctx}, peer.AddrInfo{ID: r.info.ID})
+	told := func() {}
+	defer func() { told() }()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err != nil {
@@ -148,8 +150,8 @@ func (n *Node) reserve(r *relay) time.Duration {
 			r.held.addrs = append(r.held.addrs, a)
 		}
 	}
-	if !renewal {
-		n.notify()
+	if !renewal && n.cfg.OnRelayAddrs != nil {
+		told = n.cfg.OnRelayAddrs
 	}
 	return max(got.Expiration.Sub(begun)/2, minReserve)
 }
@@ -158,11 +160,15 @@ func (n *Node) reserve(r *relay) time.Duration {
 // relay has forgotten the reservation, even if another was made at once.
 func (n *Node) connLost(p peer.ID) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if r := n.relays[p]; r != nil {
+	r := n.relays[p]
+	told := r != nil && r.reachable(time.Now())
+	if r != nil {
 		r.losses++
-		n.notify()
 		r.poke()
+	}
+	n.mu.Unlock()
+	if told && n.cfg.OnRelayAddrs != nil {
+		n.cfg.OnRelayAddrs()
 	}
 }
 

@@ -78,7 +78,10 @@ func reaches(t *testing.T, p *node.Node) bool {
 func TestReservation(t *testing.T) {
 	relay := newHost(t)
 	serveCircuits(t, relay, time.Hour)
-	n, _ := newNode(t, node.Config{Host: newCircuitHost(t), Relays: []peer.AddrInfo{info(relay)}})
+	var changes atomic.Int64
+	n, _ := newNode(t, node.Config{
+		Host: newCircuitHost(t), Relays: []peer.AddrInfo{info(relay)}, OnRelayAddrs: func() { changes.Add(1) },
+	})
 	waitFor(t, "an address through the relay", func() bool { return len(n.RelayAddrs()) > 0 })
 	want := relay.Addrs()[0].String() + "/p2p/" + relay.ID().String() + "/p2p-circuit"
 	if got := n.RelayAddrs(); len(got) != 1 || got[0].String() != want {
@@ -101,6 +104,7 @@ func TestReservation(t *testing.T) {
 	}
 	<-lost
 	waitFor(t, "reached again", func() bool { return reaches(t, n) })
+	waitFor(t, "told of each change", func() bool { return changes.Load() == 3 }) // there, gone, there
 }
 
 func TestReservationRenewed(t *testing.T) {
