@@ -78,11 +78,13 @@ type Stats struct {
 type Server struct {
 	cfg    ServerConfig
 	host   host.Host
+	here   func(peer.ID) bool // connected, by more than a circuit
 	log    *slog.Logger
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	hears  *network.NotifyBundle
+	now    func() time.Time // but for deadlines
 
 	mu       sync.Mutex
 	origins  map[string]*origin
@@ -114,7 +116,10 @@ type entry struct {
 }
 
 // Serve answers [Protocol] on h until [Server.Close].
-func Serve(h host.Host, cfg ServerConfig) (*Server, error) {
+func Serve(h host.Host, cfg ServerConfig) (*Server, error) { return serve(h, cfg, time.Now) }
+
+// serve is Serve by another clock.
+func serve(h host.Host, cfg ServerConfig, now func() time.Time) (*Server, error) {
 	if cfg.MaxRecords < 0 || cfg.PerPeer < 0 || cfg.PerNetwork < 0 {
 		return nil, errors.New("bcin: serve: a limit below zero")
 	}
@@ -136,9 +141,10 @@ func Serve(h host.Host, cfg ServerConfig) (*Server, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		cfg: cfg, host: h, log: cfg.Log,
+		cfg: cfg, host: h, log: cfg.Log, now: now,
 		origins: map[string]*origin{}, peers: map[peer.ID]*member{}, networks: map[netip.Prefix]int{},
 	}
+	s.here = func(p peer.ID) bool { return h.Network().Connectedness(p) == network.Connected }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.hears = &network.NotifyBundle{DisconnectedF: func(_ network.Network, c network.Conn) { s.left(c.RemotePeer()) }}
 	h.Network().Notify(s.hears)
@@ -221,10 +227,10 @@ func (s *Server) origin(name string) *origin {
 	return o
 }
 
-// put keeps a record, or with renew extends the one that is kept. Its error
+// put keeps a record that came from an address, or with renew extends the one that is kept. Its error
 // wraps [ErrStale], [ErrQuota] or [ErrUnknown]; with the first comes the epoch
 // that is kept.
-func (s *Server) put(c network.Conn, r Record, sealed []byte, renew bool) (epoch uint64, err error) {
+func (s *Server) put(from ma.Multiaddr, r Record, sealed []byte, renew bool) (epoch uint64, err error) {
 	p := r.Peer
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,7 +246,7 @@ func (s *Server) put(c network.Conn, r Record, sealed []byte, renew bool) (epoch
 		}
 		return old.record.Epoch, fmt.Errorf("%w: of epoch %d, which expires at %v", ErrStale, old.record.Epoch, old.record.Expires)
 	}
-	net := networkOf(c.RemoteMultiaddr())
+	net := networkOf(from)
 	if old == nil {
 		switch {
 		case len(m.records) >= s.cfg.PerPeer:
@@ -258,7 +264,7 @@ func (s *Server) put(c network.Conn, r Record, sealed []byte, renew bool) (epoch
 	m.records[r.Origin] = e
 	s.link(e)
 	// It may have gone since it asked: then nobody tells us again.
-	if s.host.Network().Connectedness(p) != network.Connected {
+	if !s.here(p) {
 		s.remove(p, r.Origin)
 	}
 	s.notify(r.Origin, p)
@@ -330,7 +336,7 @@ func (s *Server) left(p peer.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.peers[p]
-	if m == nil || s.host.Network().Connectedness(p) == network.Connected {
+	if m == nil || s.here(p) {
 		return
 	}
 	for name := range m.records {
@@ -348,8 +354,8 @@ func (s *Server) sweep() {
 		select {
 		case <-s.ctx.Done():
 			return
-		case now := <-t.C:
-			s.expire(now)
+		case <-t.C:
+			s.expire(s.now())
 		}
 	}
 }
@@ -591,12 +597,12 @@ func (c *conn) answer(ctx context.Context, r request) error {
 		c.wg.Go(func() { c.watch(ctx, r, w) })
 		return nil
 	default:
-		rec, err := Open(r.record, r.origin, time.Now())
+		rec, err := Open(r.record, r.origin, c.s.now())
 		if err == nil && rec.Peer != c.peer {
 			err = fmt.Errorf("%w: of %s, sent by %s", ErrSignature, rec.Peer, c.peer)
 		}
 		if err == nil {
-			out.epoch, err = c.s.put(c.st.Conn(), rec, r.record, op == opRenew)
+			out.epoch, err = c.s.put(c.st.Conn().RemoteMultiaddr(), rec, r.record, op == opRenew)
 		}
 		if err != nil {
 			refuse(err)
@@ -614,8 +620,8 @@ func (c *conn) answer(ctx context.Context, r request) error {
 func (c *conn) send(r reply) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	r.now = time.Now()
-	c.st.SetWriteDeadline(r.now.Add(writeTime))
+	r.now = c.s.now()
+	c.st.SetWriteDeadline(time.Now().Add(writeTime))
 	b, err := r.marshal()
 	return writeFrame(c.st, b, err)
 }
