@@ -24,12 +24,18 @@ const (
 	maxPieces = window/leastWeight + 2
 )
 
+// A piece is some bytes being fetched; due tells that the reader waits for them.
+type piece struct {
+	*future[[]byte]
+	due func()
+}
+
 // A Range reads part of a file, in order. It is an io.WriterTo, which spares
 // io.Copy a copy of every block.
 type Range struct {
 	cancel  context.CancelFunc
-	pieces  chan *future[[]byte] // in order; closed at the end
-	weights chan int64           // beside pieces: what each counts in the window
+	pieces  chan piece // in order; closed at the end
+	weights chan int64 // beside pieces: what each counts in the window
 	ahead   *semaphore.Weighted
 	ended   chan struct{} // closed when the planner is done
 
@@ -65,7 +71,7 @@ func OpenRange(ctx context.Context, get Getter, t Target, off, n int64) (*Range,
 	ctx, cancel := context.WithCancel(ctx)
 	r := &Range{
 		cancel:  cancel,
-		pieces:  make(chan *future[[]byte], maxPieces),
+		pieces:  make(chan piece, maxPieces),
 		weights: make(chan int64, maxPieces),
 		ahead:   semaphore.NewWeighted(window),
 		ended:   make(chan struct{}),
@@ -78,7 +84,7 @@ func OpenRange(ctx context.Context, get Getter, t Target, off, n int64) (*Range,
 		defer close(r.weights)
 		defer close(r.pieces)
 		if err := p.plan(ctx, t.node, 0, 1); err != nil {
-			p.emit(ctx, leastWeight, func() ([]byte, error) { return nil, err })
+			p.emit(ctx, leastWeight, func(context.Context) ([]byte, error) { return nil, err })
 		}
 	}()
 	return r, nil
@@ -96,6 +102,7 @@ func (r *Range) Peek() ([]byte, error) {
 			break
 		}
 		w := <-r.weights
+		f.due()
 		if r.cur, r.err = f.wait(); r.err != nil {
 			r.cancel()
 			r.cur = nil
@@ -176,18 +183,25 @@ type planner struct {
 	get    Getter
 	r      *Range
 	lo, hi int64
+	begun  bool // a piece was emitted
 }
 
-// emit has f make the next piece, as soon as the window has room for it.
-func (p *planner) emit(ctx context.Context, weight int64, f func() ([]byte, error)) error {
+// emit has f make the next piece, as soon as the window has room for it. The
+// first is what the reader waits for, the others are read ahead.
+func (p *planner) emit(ctx context.Context, weight int64, f func(context.Context) ([]byte, error)) error {
 	weight = max(weight, leastWeight)
 	if err := p.r.ahead.Acquire(ctx, weight); err != nil {
 		weight = 0 // the end: the reader gets the error
 		cause := context.Cause(ctx)
-		f = func() ([]byte, error) { return nil, cause }
+		f = func(context.Context) ([]byte, error) { return nil, cause }
 	}
+	fetch, due := ctx, func() {}
+	if p.begun {
+		fetch, due = Ahead(ctx)
+	}
+	p.begun = true
 	p.r.weights <- weight
-	p.r.pieces <- start(f)
+	p.r.pieces <- piece{start(func() ([]byte, error) { return f(fetch) }), due}
 	return ctx.Err()
 }
 
@@ -197,7 +211,7 @@ func (p *planner) plan(ctx context.Context, n *node, pos int64, depth int) error
 		return fmt.Errorf("%w: more than %d levels", ErrTooDeep, MaxFileDepth)
 	}
 	if own := p.cut(n.data, pos); len(own) > 0 {
-		if err := p.emit(ctx, int64(len(own)), func() ([]byte, error) { return own, nil }); err != nil {
+		if err := p.emit(ctx, int64(len(own)), func(context.Context) ([]byte, error) { return own, nil }); err != nil {
 			return err
 		}
 	}
@@ -213,7 +227,7 @@ func (p *planner) plan(ctx context.Context, n *node, pos int64, depth int) error
 			return nil
 		}
 		if size <= MaxBlockSize {
-			err := p.emit(ctx, size, func() ([]byte, error) {
+			err := p.emit(ctx, size, func(ctx context.Context) ([]byte, error) {
 				data, err := gather(ctx, p.get, l, size, depth+1)
 				return p.cut(data, at), err
 			})

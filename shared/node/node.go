@@ -23,16 +23,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ipfs/boxo/bitswap"
-	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
-	routinghelpers "github.com/libp2p/go-libp2p-routing-helpers"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/webfabric/weft/shared/exchange"
 )
 
 // ErrClosed means that the node was closed.
@@ -55,6 +54,8 @@ type Config struct {
 	// BadBlockTimeout takes its place once every connected peer has sent
 	// blocks that nobody asked for; the default is 2 s.
 	BadBlockTimeout time.Duration
+	// Serving is how much is given to others; the default is all there is.
+	Serving exchange.Serving
 	// Log defaults to slog.DiscardHandler.
 	Log *slog.Logger
 
@@ -75,20 +76,21 @@ type Stats struct {
 	FromPeers uint64 // wanted blocks received from any other peer
 	FromDisk  uint64 // read from the blockstore for [Node.Blocks]
 	Served    uint64 // sent to peers
+	Duplicate uint64 // received again, or when nobody waited any more
 	Unwanted  uint64 // received though nobody had asked
 }
 
 // A Node fetches, keeps and serves blocks. It is safe for concurrent use.
 type Node struct {
-	cfg     Config
-	bitswap *bitswap.Bitswap
-	blocks  blockservice.BlockService
-	watch   *watch
-	ctx     context.Context // ends with Close; the parent of background work only
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	cfg      Config
+	exchange *exchange.Exchange
+	blocks   blockservice.BlockService
+	watch    *watch
+	ctx      context.Context // ends with Close; the parent of background work only
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
 
-	fromRelay, fromPeers, fromDisk, served, unwanted atomic.Uint64
+	fromDisk atomic.Uint64
 
 	mu      sync.Mutex
 	relays  map[peer.ID]*relay
@@ -118,24 +120,15 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	// Relays are known before Bitswap meets the first peer, so that every byte
 	// is counted where it belongs.
 	n.cfg.Host.Network().Notify((*notifiee)(n))
-	n.bitswap = bitswap.New(n.ctx, bsnet.NewFromIpfsHost(newInbound(cfg.Host)), routinghelpers.Null{}, ServesEmpty(cfg.Blockstore),
-		bitswap.WithTracer((*tracer)(n)),
-		// A duplicate is counted by asking the store for every block received,
-		// a lookup each; nobody reads that count.
-		bitswap.WithoutDuplicatedBlockStats(),
-		// Without providers to search for, the search only makes a session
-		// ask all its peers again; a relay that is still fetching the block
-		// itself is then asked soon enough.
-		bitswap.ProviderSearchDelay(time.Second),
-		bitswap.RebroadcastDelay(10*time.Second),
-		// A node with few peers needs few workers: the default is 128.
-		bitswap.EngineBlockstoreWorkerCount(8),
-		bitswap.EngineTaskWorkerCount(4),
-		bitswap.TaskWorkerCount(4),
-		// 1 MiB chunks are the profile's: with the default of 1 MiB only one
-		// would be under way.
-		bitswap.MaxOutstandingBytesPerPeer(4<<20),
-	)
+	n.exchange = exchange.New(n.ctx, exchange.Config{
+		Host: cfg.Host, Blockstore: ServesEmpty(cfg.Blockstore), IsRelay: n.IsRelay, Serving: cfg.Serving, Log: cfg.Log,
+		OnBlock: func(p peer.ID, c cid.Cid, size int) {
+			if cfg.OnBlock != nil {
+				cfg.OnBlock(p, n.IsRelay(p), c, size)
+			}
+		},
+		OnBadBlock: n.badBlock,
+	})
 	n.blocks = blockservice.New(counted{cfg.Blockstore, &n.fromDisk}, KnowsEmpty((*exchanger)(n)), blockservice.WriteThrough(true))
 	n.wg.Go(func() { n.watch.run(n.ctx) })
 	n.AddRelays(cfg.Relays...)
@@ -147,7 +140,7 @@ func (n *Node) Close() error {
 	n.cancel()
 	n.cfg.Host.Network().StopNotify((*notifiee)(n))
 	n.wg.Wait()
-	if err := n.bitswap.Close(); err != nil {
+	if err := n.exchange.Close(); err != nil {
 		return fmt.Errorf("node: close: %w", err)
 	}
 	return nil
@@ -162,14 +155,19 @@ func (n *Node) Blocks() blockservice.BlockService { return n.blocks }
 
 // Stats returns the counts as they are now.
 func (n *Node) Stats() Stats {
+	s := n.exchange.Stats()
 	return Stats{
-		FromRelay: n.fromRelay.Load(),
-		FromPeers: n.fromPeers.Load(),
+		FromRelay: s.FromRelay,
+		FromPeers: s.FromPeers,
 		FromDisk:  n.fromDisk.Load(),
-		Served:    n.served.Load(),
-		Unwanted:  n.unwanted.Load(),
+		Served:    s.Served,
+		Duplicate: s.Duplicate,
+		Unwanted:  s.Unwanted,
 	}
 }
+
+// Exchange returns what the node asks peers with, for what is known of them.
+func (n *Node) Exchange() *exchange.Exchange { return n.exchange }
 
 // IsRelay tells whether p is one of the node's relays.
 func (n *Node) IsRelay(p peer.ID) bool {

@@ -292,7 +292,7 @@ func TestDuplicateBlock(t *testing.T) {
 	if _, err := n.Blocks().GetBlock(t.Context(), want.Cid()); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "both have answered", func() bool { s := n.Stats(); return s.FromRelay+s.Unwanted >= 200 })
+	waitFor(t, "both have answered", func() bool { s := n.Stats(); return s.FromRelay+s.Duplicate >= 200 })
 }
 
 func TestReconnect(t *testing.T) {

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ipfs/boxo/bitswap/message"
-	btracer "github.com/ipfs/boxo/bitswap/tracer"
 	"github.com/ipfs/boxo/exchange"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -30,22 +28,12 @@ const reportInterval = time.Second
 // recentFailure is for how long a failed dial says that a relay is away.
 const recentFailure = time.Second
 
-// maxSettled bounds how many CIDs are remembered as wanted a while ago, so that
-// a second peer's copy of a block is not taken for a forged one.
-const maxSettled = 8192
-
-// watch gives up fetches that nobody answers. Bitswap itself waits for ever,
-// and drops what nobody asked for without a word: a relay that flips a bit or
-// sends another block leaves the fetch waiting. So the watch remembers each
-// peer's unwanted blocks, and the fetch that then waits in vain is told.
+// watch gives up fetches that nobody answers: the exchange waits for ever. It
+// remembers each peer's blocks that nobody had asked for, as a relay sends that
+// flips a bit, and the fetch that then waits in vain is told.
 type watch struct {
-	n  *Node
-	mu sync.Mutex // held alone, never with Node.mu
-	// wants counts the waiting fetches of each CID.
-	wants map[cid.Cid]int
-	// settled and order hold the last CIDs that were wanted, oldest first.
-	settled map[cid.Cid]struct{}
-	order   []cid.Cid
+	n       *Node
+	mu      sync.Mutex // held alone, never with Node.mu
 	fetches map[*fetch]struct{}
 	bad     map[peer.ID]badBlock
 	wake    chan struct{} // capacity 1: there is a fetch to watch
@@ -69,23 +57,18 @@ type fetch struct {
 func newWatch(n *Node) *watch {
 	return &watch{
 		n:       n,
-		wants:   map[cid.Cid]int{},
-		settled: map[cid.Cid]struct{}{},
 		fetches: map[*fetch]struct{}{},
 		bad:     map[peer.ID]badBlock{},
 		wake:    make(chan struct{}, 1),
 	}
 }
 
-// begin registers a fetch of cs. The context it returns is cancelled, with a
+// begin registers a fetch. The context it returns is cancelled, with a
 // cause, when the fetch is given up; end must be called once.
-func (w *watch) begin(ctx context.Context, s *session, cs []cid.Cid) (_ context.Context, end func()) {
+func (w *watch) begin(ctx context.Context, s *session) (_ context.Context, end func()) {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	f := &fetch{session: s, begun: time.Now(), giveUp: giveUp}
 	w.mu.Lock()
-	for _, c := range cs {
-		w.wants[c]++
-	}
 	w.fetches[f] = struct{}{}
 	w.mu.Unlock()
 	// A fetch while nobody is connected is worth a dial at once, and learns
@@ -102,43 +85,23 @@ func (w *watch) begin(ctx context.Context, s *session, cs []cid.Cid) (_ context.
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.fetches, f)
-		for _, c := range cs {
-			if w.wants[c]--; w.wants[c] > 0 {
-				continue
-			}
-			delete(w.wants, c)
-			if _, ok := w.settled[c]; !ok {
-				w.settled[c] = struct{}{}
-				w.order = append(w.order, c)
-			}
-		}
-		for len(w.order) > maxSettled {
-			delete(w.settled, w.order[0])
-			w.order = w.order[1:]
-		}
 	}
 }
 
 // unreachable notes that a relay could not be dialed.
 func (w *watch) unreachable() { w.failed.Store(time.Now().UnixNano()) }
 
-// received tells whether a block that came was wanted. It remembers the sender
-// of any other, and says whether that is to be reported now.
-func (w *watch) received(p peer.ID, c cid.Cid) (wanted, report bool) {
+// unwanted notes that p sent c though nobody had asked for it, and says whether that
+// is to be reported now.
+func (w *watch) unwanted(p peer.ID, c cid.Cid) (report bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.wants[c] > 0 {
-		return true, false
-	}
-	if _, ok := w.settled[c]; ok {
-		return false, false
-	}
 	b := badBlock{at: time.Now(), cid: c, told: w.bad[p].told}
 	if report = b.at.Sub(b.told) >= reportInterval; report {
 		b.told = b.at
 	}
 	w.bad[p] = b
-	return false, report
+	return report
 }
 
 // run looks at the waiting fetches until ctx ends.
@@ -245,50 +208,18 @@ func (e *BadBlockError) Error() string {
 // Unwrap makes errors.Is find [content.ErrBadBlock].
 func (e *BadBlockError) Unwrap() error { return content.ErrBadBlock }
 
-// tracer counts the blocks of Bitswap's messages for Node.
-type tracer Node
-
-var _ btracer.Tracer = (*tracer)(nil)
-
-// MessageReceived is called before Bitswap looks at msg.
-func (t *tracer) MessageReceived(p peer.ID, msg message.BitSwapMessage) {
-	n := (*Node)(t)
-	bs := msg.Blocks()
-	if len(bs) == 0 {
+// badBlock notes a block that nobody had asked for.
+func (n *Node) badBlock(p peer.ID, c cid.Cid, size int) {
+	if !n.watch.unwanted(p, c) {
 		return
 	}
-	relay := n.IsRelay(p)
-	for _, b := range bs {
-		size := len(b.RawData())
-		switch wanted, report := n.watch.received(p, b.Cid()); {
-		case !wanted:
-			n.unwanted.Add(uint64(size))
-			if report {
-				n.cfg.Log.Warn("block that nobody asked for", "peer", p, "cid", b.Cid(), "bytes", size)
-				if n.cfg.OnBadBlock != nil {
-					n.cfg.OnBadBlock(p, b.Cid())
-				}
-			}
-			continue
-		case relay:
-			n.fromRelay.Add(uint64(size))
-		default:
-			n.fromPeers.Add(uint64(size))
-		}
-		if n.cfg.OnBlock != nil {
-			n.cfg.OnBlock(p, relay, b.Cid(), size)
-		}
+	n.cfg.Log.Warn("block that nobody asked for", "peer", p, "cid", c, "bytes", size)
+	if n.cfg.OnBadBlock != nil {
+		n.cfg.OnBadBlock(p, c)
 	}
 }
 
-// MessageSent is called after a message has gone out.
-func (t *tracer) MessageSent(_ peer.ID, msg message.BitSwapMessage) {
-	for _, b := range msg.Blocks() {
-		t.served.Add(uint64(len(b.RawData())))
-	}
-}
-
-// exchanger is Bitswap under the watch.
+// exchanger is the exchange under the watch.
 type exchanger Node
 
 var _ exchange.SessionExchange = (*exchanger)(nil)
@@ -296,30 +227,30 @@ var _ exchange.SessionExchange = (*exchanger)(nil)
 // NewSession returns a fetcher whose fetches belong together until ctx ends.
 func (e *exchanger) NewSession(ctx context.Context) exchange.Fetcher {
 	n := (*Node)(e)
-	return &session{n: n, inner: Persistent(n.bitswap).NewSession(ctx)}
+	return &session{n: n, inner: n.exchange.NewSession(ctx)}
 }
 
 // GetBlock fetches one block outside any session.
 func (e *exchanger) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
 	n := (*Node)(e)
-	return (&session{n: n, inner: n.bitswap}).GetBlock(ctx, c)
+	return (&session{n: n, inner: n.exchange}).GetBlock(ctx, c)
 }
 
 // GetBlocks fetches blocks outside any session.
 func (e *exchanger) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Block, error) {
 	n := (*Node)(e)
-	return (&session{n: n, inner: n.bitswap}).GetBlocks(ctx, cs)
+	return (&session{n: n, inner: n.exchange}).GetBlocks(ctx, cs)
 }
 
 // NotifyNewBlocks tells peers that want them of blocks that the store has now.
 func (e *exchanger) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) error {
-	return e.bitswap.NotifyNewBlocks(ctx, bs...)
+	return e.exchange.NotifyNewBlocks(ctx, bs...)
 }
 
-// Close does nothing: the node closes Bitswap.
+// Close does nothing: the node closes it.
 func (e *exchanger) Close() error { return nil }
 
-// A session is a Bitswap session whose fetches are watched together: while one
+// A session is one of the exchange whose fetches are watched together: while one
 // of them receives, the others wait on.
 type session struct {
 	n     *Node
@@ -335,11 +266,11 @@ func (s *session) progress() time.Time {
 }
 
 func (s *session) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error) {
-	wctx, end := s.n.watch.begin(ctx, s, []cid.Cid{c})
+	wctx, end := s.n.watch.begin(ctx, s)
 	defer end()
 	b, err := s.inner.GetBlock(wctx, c)
 	if err != nil {
-		// Bitswap returns the bare context error: say what ended it.
+		// The exchange returns the bare context error: say what ended it.
 		if cause := context.Cause(wctx); cause != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 			err = cause
 		}
@@ -350,7 +281,7 @@ func (s *session) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error)
 }
 
 func (s *session) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Block, error) {
-	wctx, end := s.n.watch.begin(ctx, s, cs)
+	wctx, end := s.n.watch.begin(ctx, s)
 	in, err := s.inner.GetBlocks(wctx, cs)
 	if err != nil {
 		end()

@@ -1,7 +1,8 @@
-package node
+package exchange
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -24,9 +25,10 @@ import (
 const maxPeerMessages = 16
 
 // inbound is a host whose stream handlers run at most maxPeerMessages at a time
-// for each peer.
+// for each peer, and which counts what they read.
 type inbound struct {
 	host.Host
+	count func(peer.ID) *atomic.Uint64
 	mu    sync.Mutex
 	peers map[peer.ID]*turns
 }
@@ -37,13 +39,16 @@ type turns struct {
 	held int           // streams being read or waiting
 }
 
-func newInbound(h host.Host) *inbound { return &inbound{Host: h, peers: map[peer.ID]*turns{}} }
+func newInbound(h host.Host, count func(peer.ID) *atomic.Uint64) *inbound {
+	return &inbound{Host: h, count: count, peers: map[peer.ID]*turns{}}
+}
 
 // SetStreamHandler gives f to the host, with the bound.
 func (in *inbound) SetStreamHandler(id protocol.ID, f network.StreamHandler) {
 	in.Host.SetStreamHandler(id, func(s network.Stream) {
-		defer in.enter(s.Conn().RemotePeer())()
-		f(s)
+		p := s.Conn().RemotePeer()
+		defer in.enter(p)()
+		f(counted{s, in.count(p)})
 	})
 }
 
@@ -67,4 +72,16 @@ func (in *inbound) enter(p peer.ID) (leave func()) {
 			delete(in.peers, p)
 		}
 	}
+}
+
+// counted is a stream whose bytes are counted as they are read.
+type counted struct {
+	network.Stream
+	read *atomic.Uint64
+}
+
+func (c counted) Read(b []byte) (int, error) {
+	n, err := c.Stream.Read(b)
+	c.read.Add(uint64(n))
+	return n, err
 }

@@ -1,0 +1,460 @@
+package exchange
+
+import (
+	"cmp"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// Who is asked for a block.
+//
+// Every neighbour is asked whether it has the block (WANT_HAVE), and tells when
+// it gets it later, too. One that has it is asked for it: the one that would be
+// the soonest. Where none has:
+//
+//   - The relay is asked at once for what somebody waited for from the start.
+//   - What is read ahead may be on its way to a neighbour, who says so by the
+//     priority of its WANT_HAVE (comingPriority): it is then waited for. Where
+//     several neighbours want a block and none has asked the relay yet, one of
+//     them does, chosen by a hash of its peer ID and the CID: so visitors who
+//     come at the same time fetch different blocks from the relay, without a
+//     word about it, and the rest from each other.
+//   - When the reader comes up with such a block, it is waited for no longer
+//     than the relay would have taken.
+const (
+	// maxAsked is how many neighbours are asked whether they have a block.
+	maxAsked = 8
+
+	// Priorities as they go over the wire: what is waited for comes first,
+	// and what was asked for first. comingPriority in a WANT_HAVE tells a
+	// neighbour that the block is on its way to us; to others it is only a low
+	// priority.
+	duePriority    = 1 << 30
+	aheadPriority  = 1 << 29
+	havePriority   = 1 << 20
+	comingPriority = 1
+
+	// How long a block is left to neighbours: until they have answered,
+	// answerPatience at most; to one who ought to ask the relay, rivalPatience;
+	// to one who has asked for it, comingPatience.
+	minAnswer      = 20 * time.Millisecond
+	answerPatience = 150 * time.Millisecond
+	rivalPatience  = 500 * time.Millisecond
+	comingPatience = 4 * time.Second
+	// A reader waits for that as long as the relay would take, within these.
+	minDue = 50 * time.Millisecond
+	maxDue = time.Second
+
+	// A peer that is asked and sends nothing is taken to stall after eight
+	// round trips, within these; another is asked beside it.
+	minStall = 1500 * time.Millisecond
+	maxStall = 4 * time.Second
+	// lost is after how long without a byte a want is sent to the same peer
+	// again, if there is no other.
+	lost = 10 * time.Second
+	// What nobody has is asked for again after a pause that starts at minRetry
+	// and doubles up to maxRetry.
+	minRetry = time.Second
+	maxRetry = 10 * time.Second
+	// tick is how often wants are looked at while there are any.
+	tick = 250 * time.Millisecond
+
+	// hot is from how large a share of a session's blocks a neighbour is
+	// thought to have the next one too, and asked for it without a question.
+	hot = 0.7
+
+	// What a block is taken for whose session has had none yet, and one that
+	// is no raw leaf.
+	firstGuess = 64 << 10
+	indexGuess = 16 << 10
+)
+
+// A presence is what a peer said of a block.
+type presence uint8
+
+const (
+	asked presence = iota + 1
+	have
+	haveNot
+)
+
+// A want is a block that somebody waits for. Exchange.mu guards it.
+type want struct {
+	cid     cid.Cid
+	session *session // of the first who asked
+	seq     uint64
+	since   time.Time
+	waiters []*waiter
+	settled bool
+
+	due   time.Time // when a reader came to wait for it; zero for not yet
+	first bool      // that was from the start
+	said  map[*remote]presence
+	from  map[*remote]struct{} // who is asked for the block; none: it is in Exchange.idle
+	idle  bool
+	// deadline is when it should have come; retry when to ask everyone again.
+	deadline time.Time
+	retry    time.Time
+	pause    time.Duration
+}
+
+func (x *Exchange) newWant(c cid.Cid, s *session, now time.Time) *want {
+	x.seq++
+	w := &want{
+		cid: c, session: s, seq: x.seq, since: now,
+		said: map[*remote]presence{}, from: map[*remote]struct{}{},
+		retry: now.Add(minRetry), pause: minRetry,
+	}
+	x.wants[c] = w
+	w.idle = true
+	x.idle = append(x.idle, w)
+	var list []*remote
+	for _, r := range x.remotes {
+		if !r.relay {
+			list = append(list, r)
+		}
+	}
+	if len(list) > maxAsked {
+		rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		slices.SortStableFunc(list, func(a, b *remote) int { return cmp.Compare(b.rate, a.rate) })
+		list = list[:maxAsked]
+	}
+	for _, r := range list {
+		x.search(w, r)
+	}
+	return w
+}
+
+// hasten notes that a reader waits for w; first, that it did from the start.
+func (w *want) hasten(now time.Time, first bool) {
+	if w.due.IsZero() {
+		w.due, w.first = now, first
+	}
+}
+
+// entry is how w goes over the wire.
+func (w *want) entry(k kind) entry {
+	e := entry{kind: k, dontHave: true}
+	order := int32(w.seq % (1 << 19))
+	switch {
+	case k == wantHave && len(w.from) > 0:
+		e.priority = comingPriority
+	case k == wantHave:
+		e.priority = havePriority - order
+	case !w.due.IsZero():
+		e.priority = duePriority - order
+	default:
+		e.priority = aheadPriority - order
+	}
+	return e
+}
+
+// guess is how many bytes w's block may have.
+func (w *want) guess() int {
+	switch {
+	case w.cid.Prefix().Codec != cid.Raw:
+		return indexGuess
+	case w.session.size > 0:
+		return int(w.session.size)
+	}
+	return firstGuess
+}
+
+// learn notes that p sent w's block, of size bytes.
+func (s *session) learn(w *want, p peer.ID, size int) {
+	if w.cid.Prefix().Codec != cid.Raw {
+		return
+	}
+	if s.size == 0 {
+		s.size = float64(size)
+	}
+	s.size += 0.25 * (float64(size) - s.size)
+}
+
+// search asks r whether it has w's block.
+func (x *Exchange) search(w *want, r *remote) {
+	if r.mute || r.banned() {
+		return
+	}
+	w.said[r] = asked
+	if r.stands[w.cid] != wantBlock {
+		r.queue(w.cid, w.entry(wantHave))
+	}
+}
+
+// ask has r send w's block.
+func (x *Exchange) ask(w *want, r *remote, now time.Time) {
+	first := len(w.from) == 0
+	size := w.guess()
+	w.from[r] = struct{}{}
+	r.out[w] = ask{now, size}
+	r.outBytes += size
+	if len(r.out) == 1 {
+		r.progress = now
+	}
+	r.measure(now)
+	eta := r.eta(0)
+	if w.due.IsZero() {
+		w.deadline = now.Add(min(max(3*eta, time.Second), 8*time.Second))
+	} else {
+		w.deadline = now.Add(min(max(2*eta, time.Second/2), 4*time.Second))
+	}
+	r.queue(w.cid, w.entry(wantBlock))
+	if first {
+		// The neighbours hear that it is coming.
+		for o := range w.said {
+			if o != r && o.stands[w.cid] == wantHave && w.said[o] != have {
+				e := w.entry(wantHave)
+				e.dontHave = !o.sent[w.cid]
+				o.queue(w.cid, e)
+			}
+		}
+	}
+}
+
+// release has r no longer count as asked for w's block.
+func (x *Exchange) release(w *want, r *remote) {
+	a, ok := r.out[w]
+	if !ok {
+		return
+	}
+	delete(r.out, w)
+	r.outBytes -= a.size
+	delete(w.from, r)
+	if len(w.from) == 0 && !w.settled && !w.idle {
+		w.idle = true
+		x.idle = append(x.idle, w)
+	}
+}
+
+// plan asks somebody for every want of which nobody is asked, as far as there
+// is somebody; mu is held.
+func (x *Exchange) plan(now time.Time) {
+	if len(x.idle) > 1 {
+		slices.SortFunc(x.idle, func(a, b *want) int {
+			if d := a.due.IsZero(); d != b.due.IsZero() {
+				if d {
+					return 1
+				}
+				return -1
+			}
+			return cmp.Compare(a.seq, b.seq)
+		})
+	}
+	list := x.idle
+	x.idle = x.idle[:0]
+	for _, w := range list {
+		w.idle = false
+		if w.settled {
+			continue
+		}
+		if again := x.assign(w, now); len(w.from) == 0 {
+			w.idle = true
+			x.idle = append(x.idle, w)
+			if !again.IsZero() {
+				x.at(again)
+			}
+		}
+	}
+	clear(list[len(x.idle):])
+	if len(x.wants) > 0 {
+		x.at(now.Add(tick))
+	}
+}
+
+// assign asks somebody for w, who is not asked already. If nobody is to be
+// asked yet, it returns when to try again; zero for when something happens.
+func (x *Exchange) assign(w *want, now time.Time) time.Time {
+	size := w.guess()
+	due := !w.due.IsZero()
+	var best *remote
+	busy := false
+	for r, said := range w.said {
+		if _, already := w.from[r]; already || r.relay || r.mute || r.banned() {
+			continue
+		}
+		if said != have && !(said == asked && w.session.seen[r.id] >= hot) {
+			continue
+		}
+		if !due && !r.room(size) {
+			busy = true
+			continue
+		}
+		if best == nil || r.eta(size) < best.eta(size) {
+			best = r
+		}
+	}
+	relay := x.relayFor(w, size)
+	if best != nil {
+		// A reader does not wait for a slow neighbour where a relay is quick.
+		if due && relay != nil && best.eta(size) > 2*relay.eta(size)+tick {
+			best = relay
+		}
+		x.ask(w, best, now)
+		return time.Time{}
+	}
+	if busy || relay == nil {
+		return time.Time{}
+	}
+	if !w.first {
+		if until := x.spare(w, relay, size, now); until.After(now) {
+			return until
+		}
+	}
+	if due || relay.room(size) {
+		x.ask(w, relay, now)
+	}
+	return time.Time{}
+}
+
+// relayFor returns the relay that would send w the soonest, nil for none. One
+// that has sent what nobody asked for is the last.
+func (x *Exchange) relayFor(w *want, size int) (best *remote) {
+	for _, r := range x.remotes {
+		if _, already := w.from[r]; already || !r.relay || r.mute || w.said[r] == haveNot {
+			continue
+		}
+		if best == nil || best.banned() && !r.banned() || best.banned() == r.banned() && r.eta(size) < best.eta(size) {
+			best = r
+		}
+	}
+	return best
+}
+
+// spare returns until when w is left to the neighbours, though they have it not.
+func (x *Exchange) spare(w *want, relay *remote, size int, now time.Time) (until time.Time) {
+	later := func(t time.Time) {
+		if t.After(until) {
+			until = t
+		}
+	}
+	own := rank(x.cfg.Host.ID(), w.cid)
+	for r, said := range w.said {
+		if r.relay || r.mute || r.banned() {
+			continue
+		}
+		if said == asked {
+			later(w.since.Add(min(max(2*r.rtt, minAnswer), answerPatience)))
+		}
+		c, ok := r.theirs[w.cid]
+		switch {
+		case !ok:
+		case c.coming:
+			later(c.at.Add(comingPatience))
+		case rank(r.id, w.cid) > own:
+			if c.at.Before(w.since) {
+				c.at = w.since
+			}
+			later(c.at.Add(rivalPatience))
+		}
+	}
+	if !w.due.IsZero() {
+		if t := w.due.Add(min(max(relay.eta(size), minDue), maxDue)); t.Before(until) {
+			until = t
+		}
+	}
+	return until
+}
+
+// rank is by what those who want a block agree on who of them asks a relay: the
+// highest does.
+func rank(p peer.ID, c cid.Cid) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(p))
+	h.Write(c.Bytes())
+	// FNV's last bytes hardly reach the upper bits: mix (splitmix64).
+	v := h.Sum64()
+	v = (v ^ v>>30) * 0xbf58476d1ce4e5b9
+	v = (v ^ v>>27) * 0x94d049bb133111eb
+	return v ^ v>>31
+}
+
+// look does what time has come for: other peers are asked for what is late,
+// and all for what nobody had. mu is held.
+func (x *Exchange) look(now time.Time) {
+	x.next = time.Time{}
+	for _, r := range x.remotes {
+		r.measure(now)
+	}
+	for _, w := range x.wants {
+		switch {
+		case len(w.from) > 0:
+			x.late(w, now)
+		case now.After(w.retry) && len(x.remotes) > 0:
+			w.pause = min(2*w.pause, maxRetry)
+			w.retry = now.Add(w.pause)
+			for _, r := range x.remotes {
+				if r.relay {
+					delete(w.said, r)
+				} else if w.said[r] != have {
+					x.search(w, r)
+				}
+			}
+		}
+	}
+	x.plan(now)
+}
+
+// late asks another peer for w if those that are asked stall, or are far slower
+// than another would be.
+func (x *Exchange) late(w *want, now time.Time) {
+	size := w.guess()
+	due := !w.due.IsZero()
+	quiet := time.Duration(1<<63 - 1) // the liveliest one's silence
+	soonest := quiet
+	struck := false
+	var last *remote
+	for r := range w.from {
+		since := r.out[w].at
+		if r.progress.After(since) {
+			since = r.progress
+		}
+		patience := min(max(8*r.rtt, minStall), maxStall)
+		if !due {
+			patience *= 2
+		}
+		q := now.Sub(since)
+		if q > patience && len(w.from) == 1 {
+			struck = true
+		}
+		if q < quiet {
+			quiet, last = q, r
+		}
+		soonest = min(soonest, r.eta(0))
+		if r.strikes > 0 && now.After(w.deadline) {
+			struck = true
+		}
+	}
+	slow := due && now.After(w.deadline) && len(w.from) == 1
+	if !struck && !slow {
+		return
+	}
+	var other *remote
+	for r, said := range w.said {
+		if _, already := w.from[r]; already || r.relay || r.mute || r.banned() || said != have {
+			continue
+		}
+		if other == nil || r.eta(size) < other.eta(size) {
+			other = r
+		}
+	}
+	if other == nil {
+		other = x.relayFor(w, size)
+	}
+	switch {
+	case other != nil && (struck || 3*other.eta(size) < soonest):
+		if struck {
+			last.stalls++
+			w.session.seen[last.id] = 0
+		}
+		x.ask(w, other, now)
+	case other == nil && quiet > lost:
+		last.out[w] = ask{now, last.out[w].size}
+		last.queue(w.cid, w.entry(wantBlock))
+	}
+}
