@@ -93,6 +93,7 @@ type Exchange struct {
 	next    time.Time // when to look at the wants again; zero for when something happens
 	settled ring      // the CIDs that were wanted last
 	strikes map[peer.ID]int
+	recent  recent
 }
 
 var (
@@ -122,6 +123,7 @@ func New(ctx context.Context, cfg Config) *Exchange {
 		wants:   map[cid.Cid]*want{},
 		settled: ring{max: maxSettled, has: map[cid.Cid]struct{}{}},
 		strikes: map[peer.ID]int{},
+		recent:  recent{has: map[cid.Cid]blocks.Block{}},
 	}
 	x.ctx, x.cancel = context.WithCancel(ctx)
 	x.net = bsnet.NewFromIpfsHost(newInbound(cfg.Host, x.counter))
@@ -158,6 +160,7 @@ func (x *Exchange) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) erro
 		if w := x.wants[b.Cid()]; w != nil {
 			x.hand(w, b, nil)
 		}
+		x.recent.drop(b.Cid())
 	}
 	x.mu.Unlock()
 	return x.server.NotifyNewBlocks(ctx, bs...)
@@ -289,8 +292,12 @@ func (x *Exchange) add(w *waiter, cs []cid.Cid, due bool) error {
 	if x.closed {
 		return ErrClosed
 	}
-	w.open = slices.Clone(cs)
 	for _, c := range cs {
+		if b, ok := x.recent.has[c]; ok {
+			w.got <- b
+			continue
+		}
+		w.open = append(w.open, c)
 		wt := x.wants[c]
 		if wt == nil {
 			wt = x.newWant(c, w.session, now)
@@ -365,6 +372,9 @@ func (x *Exchange) ReceiveMessage(ctx context.Context, p peer.ID, m message.BitS
 	now := time.Now()
 	x.mu.Lock()
 	r := x.remotes[p]
+	if r != nil {
+		r.relay = relay // it may have become one
+	}
 	for _, b := range m.Blocks() {
 		size := uint64(len(b.RawData()))
 		w := x.wants[b.Cid()]
@@ -389,6 +399,7 @@ func (x *Exchange) ReceiveMessage(ctx context.Context, p peer.ID, m message.BitS
 			r.delivered(w, int(size), now)
 		}
 		w.session.learn(w, p, len(b.RawData()))
+		x.recent.add(b)
 		x.hand(w, b, r)
 	}
 	if r != nil {
@@ -428,7 +439,7 @@ func (x *Exchange) strike(p peer.ID, r *remote, now time.Time) {
 	for w := range r.out {
 		w.deadline = now
 	}
-	if r.banned() && !r.relay && !r.dropped {
+	if r.banned() && !r.relay && !r.dropped && !x.closed {
 		r.dropped = true
 		x.wg.Go(func() { _ = x.net.DisconnectFrom(x.ctx, p) })
 	}
@@ -494,6 +505,39 @@ func (x *Exchange) counter(p peer.ID) *atomic.Uint64 {
 		return &r.read
 	}
 	return new(atomic.Uint64)
+}
+
+// maxRecent bounds the blocks that are held until they are stored, in bytes.
+const maxRecent = 8 << 20
+
+// recent holds blocks that came and that nobody has said to have stored yet:
+// who asks for one in between gets it from here, not from a peer again.
+type recent struct {
+	has   map[cid.Cid]blocks.Block
+	order []cid.Cid
+	bytes int
+}
+
+func (r *recent) add(b blocks.Block) {
+	if _, ok := r.has[b.Cid()]; ok {
+		return
+	}
+	r.has[b.Cid()] = b
+	r.order = append(r.order, b.Cid())
+	r.bytes += len(b.RawData())
+	for r.bytes > maxRecent {
+		r.drop(r.order[0])
+	}
+}
+
+func (r *recent) drop(c cid.Cid) {
+	b, ok := r.has[c]
+	if !ok {
+		return
+	}
+	delete(r.has, c)
+	r.order = slices.DeleteFunc(r.order, func(o cid.Cid) bool { return o == c })
+	r.bytes -= len(b.RawData())
 }
 
 // A ring remembers the CIDs that were added last.

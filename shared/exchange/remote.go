@@ -89,6 +89,7 @@ type remote struct {
 	rtt      time.Duration // 0 for unknown
 	rate     float64       // bytes per second; 0 for unknown
 	stalls   int
+	silent   int // questions not answered in time, one after the other
 
 	// progress is when its last byte came, as far as was looked; sample and
 	// sampled are when and where the rate was taken last.
@@ -371,15 +372,16 @@ func (x *Exchange) hear(r *remote, m message.BitSwapMessage, now time.Time) {
 		} else if before == asked {
 			r.sampleRTT(now.Sub(w.since))
 		}
+		r.silent = 0
 		if bp.Type == pb.Message_Have {
 			w.said[r] = have
-			if before == asked && !r.relay {
+			if (before == asked || before == overdue) && !r.relay {
 				w.session.seen[r.id] += 0.3 * (1 - w.session.seen[r.id])
 			}
 			continue
 		}
 		w.said[r] = haveNot
-		if before == asked || r.stands[w.cid] == wantBlock {
+		if before == asked || before == overdue || r.stands[w.cid] == wantBlock {
 			w.session.seen[r.id] *= 0.5
 		}
 		x.release(w, r)
@@ -389,6 +391,9 @@ func (x *Exchange) hear(r *remote, m message.BitSwapMessage, now time.Time) {
 // delivered notes that r sent the block of w.
 func (r *remote) delivered(w *want, size int, now time.Time) {
 	r.blocks++
+	if r.stalls > 0 && r.blocks%8 == 0 {
+		r.stalls--
+	}
 	r.bytes += uint64(size)
 	if a, ok := r.out[w]; ok && size < 4<<10 {
 		r.sampleRTT(now.Sub(a.at))
@@ -493,7 +498,7 @@ func (x *Exchange) Peers() []PeerStats {
 }
 
 // Score is how useful p is, higher is better: the rate in bytes per second at
-// which it delivers, halved by each stall; 0 for a peer of which nothing is
+// which it delivers, halved by each stall, until it has delivered eight more blocks; 0 for a peer of which nothing is
 // known, negative for one that sent what nobody had asked for.
 func (x *Exchange) Score(p peer.ID) float64 {
 	x.mu.Lock()

@@ -43,7 +43,7 @@ const (
 	// answerPatience at most; to one who ought to ask the relay, rivalPatience;
 	// to one who has asked for it, comingPatience.
 	minAnswer      = 20 * time.Millisecond
-	answerPatience = 150 * time.Millisecond
+	answerPatience = 500 * time.Millisecond
 	rivalPatience  = 500 * time.Millisecond
 	comingPatience = 4 * time.Second
 	// A reader waits for that as long as the relay would take, within these.
@@ -61,6 +61,9 @@ const (
 	// and doubles up to maxRetry.
 	minRetry = time.Second
 	maxRetry = 10 * time.Second
+	// maxSilent is after how many questions that were not answered in time a
+	// neighbour's answers are not waited for, until it gives one.
+	maxSilent = 3
 	// tick is how often wants are looked at while there are any.
 	tick = 250 * time.Millisecond
 
@@ -78,7 +81,8 @@ const (
 type presence uint8
 
 const (
-	asked presence = iota + 1
+	asked   presence = iota + 1
+	overdue          // asked, and has taken long to answer
 	have
 	haveNot
 )
@@ -278,7 +282,7 @@ func (x *Exchange) assign(w *want, now time.Time) time.Time {
 		if _, already := w.from[r]; already || r.relay || r.mute || r.banned() {
 			continue
 		}
-		if said != have && !(said == asked && w.session.seen[r.id] >= hot) {
+		if said != have && !(said != haveNot && w.session.seen[r.id] >= hot) {
 			continue
 		}
 		if !due && !r.room(size) {
@@ -338,8 +342,17 @@ func (x *Exchange) spare(w *want, relay *remote, size int, now time.Time) (until
 		if r.relay || r.mute || r.banned() {
 			continue
 		}
-		if said == asked {
-			later(w.since.Add(min(max(2*r.rtt, minAnswer), answerPatience)))
+		if said == asked && r.silent < maxSilent {
+			patience := answerPatience
+			if r.rtt > 0 {
+				patience = min(max(4*r.rtt, minAnswer), answerPatience)
+			}
+			if t := w.since.Add(patience); t.After(now) {
+				later(t)
+			} else {
+				w.said[r] = overdue
+				r.silent++
+			}
 		}
 		c, ok := r.theirs[w.cid]
 		switch {
@@ -407,29 +420,24 @@ func (x *Exchange) late(w *want, now time.Time) {
 	due := !w.due.IsZero()
 	quiet := time.Duration(1<<63 - 1) // the liveliest one's silence
 	soonest := quiet
-	struck := false
+	liars := now.After(w.deadline)
 	var last *remote
 	for r := range w.from {
 		since := r.out[w].at
 		if r.progress.After(since) {
 			since = r.progress
 		}
-		patience := min(max(8*r.rtt, minStall), maxStall)
-		if !due {
-			patience *= 2
-		}
-		q := now.Sub(since)
-		if q > patience && len(w.from) == 1 {
-			struck = true
-		}
-		if q < quiet {
+		if q := now.Sub(since); q < quiet {
 			quiet, last = q, r
 		}
 		soonest = min(soonest, r.eta(0))
-		if r.strikes > 0 && now.After(w.deadline) {
-			struck = true
-		}
+		liars = liars && r.strikes > 0
 	}
+	patience := min(max(8*last.rtt, minStall), maxStall)
+	if !due {
+		patience *= 2
+	}
+	struck := liars || quiet > patience
 	slow := due && now.After(w.deadline) && len(w.from) == 1
 	if !struck && !slow {
 		return
