@@ -10,6 +10,7 @@ import { Blocks, Later, answer, failure } from "/boot.js";
 import * as config from "/config.js";
 import { Held } from "/held.js";
 import { HostError, NodeHost, asError } from "/host.js";
+import { Pages } from "/pages.js";
 
 /** @typedef {import("/types.js").PageMessage} PageMessage */
 /** @typedef {import("/types.js").Status} Status */
@@ -23,7 +24,8 @@ const nodePatience = 60_000;
 
 const held = new Held();
 const blocks = new Blocks(config.relays, { device: held });
-const host = new NodeHost({ event: broadcast, takeBlocks: () => blocks.take(), busy: () => early > 0 });
+const host = new NodeHost({ event: told, takeBlocks: () => blocks.take(), busy: () => early > 0 });
+const pages = new Pages({ attach: (port) => host.attach(port), visible });
 /** How many requests are being answered without the node. */
 let early = 0;
 /** @type {Promise<void> | undefined} */
@@ -38,6 +40,7 @@ worker.addEventListener("message", (event) => {
   const message = /** @type {PageMessage} */ (event.data);
   const port = event.ports[0];
   if (typeof message?.weft !== "string" || !port) return;
+  if (message.weft === "offer" && event.ports[1] && event.source instanceof WindowClient) pages.offered(event.ports[1], event.source.id);
   event.waitUntil(
     (async () => {
       try {
@@ -81,6 +84,7 @@ async function upkeep() {
 async function handle(op, args) {
   switch (op) {
     case "ping":
+    case "offer":
       return hello();
     case "claim":
       await worker.clients.claim();
@@ -118,6 +122,18 @@ async function storage() {
   /** @type {StorageEstimate} */
   const { usage = 0, quota = 0 } = await navigator.storage.estimate().catch(() => ({}));
   return { used: usage, quota, pinned: 0 };
+}
+
+/** Hears of the node. @param {keyof import("/types.js").Events} type @param {any} detail */
+function told(type, detail) {
+  if (type === "state") pages.node(detail.state === "ready");
+  void broadcast(type, detail);
+}
+
+/** The visible pages' client IDs. */
+async function visible() {
+  const clients = await worker.clients.matchAll({ includeUncontrolled: true, type: "window" });
+  return new Set(clients.filter((c) => c.visibilityState === "visible").map((c) => c.id));
 }
 
 /** Tells every page of the origin. @param {string} type @param {any} detail */

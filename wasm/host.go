@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -16,10 +17,10 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	tptu "github.com/libp2p/go-libp2p/p2p/net/upgrader"
-	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 
 	"github.com/webfabric/weft/shared/node"
+	"github.com/webfabric/weft/shared/webrtc"
 	"github.com/webfabric/weft/wasm/wsdial"
 )
 
@@ -30,9 +31,9 @@ import (
 const maxStreams = 256
 
 // newHost assembles a libp2p host from the parts that compile for a browser;
-// the root package go-libp2p does not (DESIGN 1). It dials WebSockets and
-// circuits through relays.
-func newHost(key crypto.PrivKey) (host.Host, error) {
+// the root package go-libp2p does not (DESIGN 1). It dials WebSockets, and
+// through relays circuits and WebRTC, for which rtc makes the connections.
+func newHost(key crypto.PrivKey, rtc webrtc.Engine, log *slog.Logger) (host.Host, error) {
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {
 		return nil, fmt.Errorf("host: peer ID: %w", err)
@@ -76,8 +77,8 @@ func newHost(key crypto.PrivKey) (host.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	if err := circuit.AddTransport(h, up); err != nil {
-		return nil, fmt.Errorf("host: circuit transport: %w", err)
+	if _, err := webrtc.AddTransport(h, up, rtc, webrtc.WithLogger(log)); err != nil {
+		return nil, fmt.Errorf("host: WebRTC transport: %w", err)
 	}
 	h.Start()
 	return h, nil

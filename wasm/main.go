@@ -31,6 +31,7 @@ import (
 	"github.com/webfabric/weft/shared/node"
 	"github.com/webfabric/weft/wasm/idbstore"
 	"github.com/webfabric/weft/wasm/jsapi"
+	"github.com/webfabric/weft/wasm/rtcbridge"
 	"github.com/webfabric/weft/wasm/swfetch"
 	"github.com/webfabric/weft/wasm/webcrypto"
 )
@@ -94,6 +95,7 @@ type app struct {
 	started time.Time
 
 	store   *idbstore.Store
+	rtc     *rtcbridge.Bridge
 	node    *node.Node
 	gateway *gateway.Gateway
 	keeper  *keeper
@@ -124,7 +126,8 @@ func (a *app) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h, err := newHost(key)
+	a.rtc = rtcbridge.New(rtcbridge.WithLogger(a.log), rtcbridge.WithSTUN(a.stun))
+	h, err := newHost(key, a.rtc, a.log)
 	if err != nil {
 		return err
 	}
@@ -173,6 +176,13 @@ func (a *app) owned(root cid.Cid) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.config.Roots.Has(root)
+}
+
+// stun tells the STUN servers that the relays name.
+func (a *app) stun() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config.STUN
 }
 
 // setConfig takes a new configuration over. A list of roots that is older than

@@ -17,6 +17,7 @@ import (
 	"github.com/ipfs/boxo/ipld/merkledag"
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/webfabric/weft/shared/config"
 	"github.com/webfabric/weft/shared/content"
@@ -30,6 +31,15 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 		return a.status(ctx), nil
 	case "online":
 		return nil, a.node.Online(ctx)
+	case "connect":
+		return a.connect(ctx, args)
+	case "rtc":
+		// From the worker: the line to the page that hosts connections, or null.
+		if args.Type() != js.TypeObject {
+			return nil, fmt.Errorf("rtc: %w: want {port}", jsapi.ErrArguments)
+		}
+		a.rtc.Attach(args.Get("port"))
+		return nil, nil
 	case "add":
 		return a.add(ctx, args)
 	case "pin":
@@ -81,7 +91,7 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 	case "stop":
 		// The worker is told that it is done; then the program ends.
 		time.AfterFunc(stopDelay, func() { os.Exit(0) })
-		return nil, errors.Join(a.node.Close(), a.node.Host().Close(), a.store.Close())
+		return nil, errors.Join(a.node.Close(), a.node.Host().Close(), a.rtc.Close(), a.store.Close())
 	case "panic":
 		// For the test of what happens then; only a worker that was registered
 		// with ?test has it.
@@ -170,6 +180,27 @@ func (a *app) status(ctx context.Context) any {
 		"storage": map[string]any{"used": u.Bytes, "quota": quota, "pinned": u.Pinned},
 		"started": a.started.UnixMilli(),
 	}
+}
+
+// connectTimeout is how long connecting to a peer may take: what WebRTC takes
+// to give up on one way, and then some.
+const connectTimeout = 30 * time.Second
+
+// connect connects to the peer at a multiaddr.
+func (a *app) connect(ctx context.Context, args js.Value) (any, error) {
+	if args.Type() != js.TypeObject || args.Get("addr").Type() != js.TypeString {
+		return nil, fmt.Errorf("connect: %w: want {addr}", jsapi.ErrArguments)
+	}
+	info, err := peer.AddrInfoFromString(args.Get("addr").String())
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w: %v", jsapi.ErrArguments, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("not connected within %v: %w", connectTimeout, context.DeadlineExceeded))
+	defer cancel()
+	if err := a.node.Host().Connect(ctx, *info); err != nil {
+		return nil, err
+	}
+	return map[string]any{"peerId": info.ID.String()}, nil
 }
 
 // pin fetches the whole DAG under root and keeps it.

@@ -11,7 +11,7 @@ const listURL = "/assets.json";
 /** How long the network may take before the kept file is given, in ms. */
 const patience = 2_500;
 /** Own files, by path: what else a site serves stays the browser's business. */
-const own = /^\/(?:|index\.html|(?:weft|join|boot|blocks|host|assets|config|types|wasm_exec)\.js|assets\.json|ui\/.+)$/;
+const own = /^\/(?:|index\.html|(?:weft|rtc|join|boot|blocks|host|pages|assets|config|types|wasm_exec)\.js|assets\.json|ui\/.+)$/;
 /** The node: immutable, named by its hash. */
 const hashed = /^\/node\.[0-9a-f]{16,64}\.wasm$/;
 

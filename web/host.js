@@ -259,6 +259,12 @@ export class NodeHost {
     this.#again();
   }
 
+  /** Gives the running node the line to the page that hosts its connections, or takes it away. @param {MessagePort | null} port */
+  attach(port) {
+    if (this.node) this.node.call("rtc", { port }).catch((err) => this.event("error", asError(err)));
+    else port?.close();
+  }
+
   /** An error escaped from the program into the event loop: it will not run on. @param {unknown} err */
   broken(err) {
     if (this.run && (err instanceof WebAssembly.RuntimeError || err instanceof RangeError)) {

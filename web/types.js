@@ -21,6 +21,7 @@
  * @property {string[]} [swarm] addresses for native peers
  * @property {{peerId: string, roots: string} | null} [owner] the signed list of the origin's own roots (base64)
  * @property {string} [demo] CID of the relay's example site
+ * @property {string[]} [stun] STUN servers, as URLs
  * @property {{maxBlockSize: number, maxReservation: number}} [limits] bytes, and seconds
  * @property {{wasm: string, exec: string, bytes: number}} [node] what to run
  */
@@ -61,6 +62,8 @@
  * @property {{args: {}, result: {}}} leave stops the node
  * @property {{args: {wait?: boolean}, result: Status}} status wait: until the node runs
  * @property {{args: {}, result: {}}} online resolves when a relay is connected
+ * @property {{args: {addr: string}, result: {peerId: string}}} connect connects to the peer at a multiaddr
+ * @property {{args: {}, result: {}}} offer offers the page as host of WebRTC connections; a second port is for {@link HostMessage}s
  * @property {{args: {files: AddFile[]}, result: {cid: string}}} add
  * @property {{args: {cid: string}, result: {}}} pin
  * @property {{args: {cid: string}, result: {}}} unpin
@@ -118,6 +121,45 @@
  * @property {string} origin of the pages it serves
  * @property {(type: keyof Events, detail: any) => void} event
  * @property {(node: Node) => void} ready
+ */
+
+/**
+ * Between the worker and a page that offered to host the node's WebRTC
+ * connections. host, from the worker, with a port: do what the node asks for
+ * there ({@link RTCCommand}, {@link RTCEvent}). dismiss: close it all. beat:
+ * asks whether the page runs, and its answer. away, from the page: it is
+ * closing, or frozen.
+ * @typedef {{type: "host" | "dismiss" | "beat" | "away"}} HostMessage
+ */
+
+/**
+ * What the node asks of the page that hosts its connections, in batches. `pc`
+ * numbers a connection; `ch` a channel, odd where the node opened it. What has
+ * an `id` is answered by {@link RTCEvent} `done`.
+ * @typedef {{op: "new", id: number, pc: number, stun: string[]}
+ *   | {op: "offer", id: number, pc: number}
+ *   | {op: "answer" | "setAnswer", id: number, pc: number, sdp: string}
+ *   | {op: "addCandidate", id: number, pc: number, init: string}
+ *   | {op: "open", pc: number, ch: number, label: string}
+ *   | {op: "send", pc: number, ch: number, data: ArrayBuffer}
+ *   | {op: "shut", pc: number, ch: number}
+ *   | {op: "took", pc: number, bytes: number}
+ *   | {op: "close", pc: number}} RTCCommand
+ * shut closes a channel once all is sent; took says that the node has taken so
+ * many bytes of events, which count as in rtc.js.
+ */
+
+/**
+ * What the page tells the node, in batches. `drained` is how many of a
+ * channel's bytes were sent, ever.
+ * @typedef {{type: "done", id: number, value: string}
+ *   | {type: "done", id: number, error: string}
+ *   | {type: "candidate", pc: number, init: string}
+ *   | {type: "state", pc: number, state: string}
+ *   | {type: "channel", pc: number, ch: number, label: string}
+ *   | {type: "message", pc: number, ch: number, data: ArrayBuffer}
+ *   | {type: "drained", pc: number, ch: number, bytes: number}
+ *   | {type: "closed", pc: number, ch: number}} RTCEvent
  */
 
 export {};

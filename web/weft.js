@@ -9,6 +9,8 @@
 //
 // Everything that can go wrong is a WeftError with a code.
 
+import { Hosting } from "./rtc.js";
+
 /** @typedef {import("./types.js").Ops} Ops */
 /** @typedef {import("./types.js").Events} Events */
 /** @typedef {import("./types.js").Status} Status */
@@ -155,9 +157,10 @@ class Link {
    * @template {keyof Ops} K
    * @param {K} op
    * @param {Ops[K]["args"]} args
+   * @param {MessagePort[]} [ports] more than the one for the reply
    * @returns {Promise<Ops[K]["result"]>}
    */
-  async call(op, args) {
+  async call(op, args, ports = []) {
     const worker = await active(this.registration);
     const { port1, port2 } = new MessageChannel();
     const id = ++this.calls;
@@ -176,7 +179,7 @@ class Link {
       };
       // Where browsers tell, a worker that stopped is noticed at once; elsewhere by the next ping.
       port1.addEventListener("close", () => gone(new WeftError("node_restarted", "the Service Worker was stopped")));
-      worker.postMessage({ weft: op, id, args }, [port2]);
+      worker.postMessage({ weft: op, id, args }, [port2, ...ports]);
     });
   }
 
@@ -236,12 +239,20 @@ export class WeftNode {
   #ended = new AbortController();
   /** @type {Link} */
   #link;
+  #hosting;
 
   /** @param {Link} link */
   constructor(link) {
     this.#link = link;
+    this.#hosting = new Hosting((port) => link.call("offer", {}, [port]));
+    this.#hosting.ongone = (busy) => {
+      if (busy || document.visibilityState === "visible") void link.ping();
+    };
+    this.#hosting.start();
     link.onrestart = (bootId) => {
       this.#online = null;
+      this.#hosting.stop(); // what it had was the other instance's
+      this.#hosting.start();
       this.#emit("restart", { bootId });
     };
     const signal = this.#ended.signal;
@@ -249,12 +260,16 @@ export class WeftNode {
     container.addEventListener("message", ({ data }) => {
       if (data?.weft !== "event") return;
       if (data.type === "error" && data.detail?.code === "node_restarted") this.#online = null;
+      if (data.type === "state") this.#hosting.start(); // to a worker that was stopped, perhaps
       this.#emit(data.type, data.detail);
       this.#measureSoon();
     }, { signal });
     container.startMessages();
     container.addEventListener("controllerchange", () => void link.ping(), { signal });
     document.addEventListener("visibilitychange", () => this.#beat(), { signal });
+    // A page that is put away hosts no more, until it is shown again.
+    for (const event of ["freeze", "pagehide"]) addEventListener(event, () => this.#hosting.stop(), { signal, capture: true });
+    for (const event of ["resume", "pageshow"]) addEventListener(event, () => this.#hosting.start(), { signal, capture: true });
     addEventListener("pageshow", () => this.#beat(), { signal });
     this.#timers = [
       setInterval(() => this.#beat(), pingEvery),
@@ -262,8 +277,9 @@ export class WeftNode {
     ];
   }
 
+  /** Keeps the worker alive while someone looks, or other visitors may be served. */
   #beat() {
-    if (document.visibilityState === "visible") void this.#link.ping();
+    if (document.visibilityState === "visible" || this.#hosting.size) void this.#link.ping();
   }
 
   /** Resolves when a relay is connected. @returns {Promise<void>} */
@@ -284,6 +300,15 @@ export class WeftNode {
    */
   status() {
     return this.#link.again("status", { wait: true });
+  }
+
+  /**
+   * Connects to a peer.
+   * @param {string} addr a multiaddr that ends in /p2p/ID
+   * @returns {Promise<{peerId: string}>}
+   */
+  connect(addr) {
+    return this.#link.again("connect", { addr });
   }
 
   /**
@@ -408,6 +433,7 @@ export class WeftNode {
     joined = null;
     this.#link.closed = true;
     this.#ended.abort();
+    this.#hosting.stop();
     for (const t of this.#timers) clearInterval(t);
     clearTimeout(this.#soon);
     try {

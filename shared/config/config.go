@@ -49,6 +49,7 @@ type Config struct {
 	PeerID  peer.ID  `json:"peerId,omitempty"` // the relay's; always there, but not in what a page merged of several
 	Relays  []string `json:"relays"`           // WebSocket multiaddrs with peer IDs, for browsers
 	Swarm   []string `json:"swarm,omitempty"`  // the same for native peers
+	STUN    []string `json:"stun,omitempty"`   // STUN servers, as URLs
 	Owner   Owner    `json:"owner,omitzero"`
 	Demo    string   `json:"demo,omitempty"` // CID of the relay's example site
 	Limits  Limits   `json:"limits,omitzero"`
