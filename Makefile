@@ -100,9 +100,9 @@ bench: build ## our figures beside the peers', from one run
 fuzz: ## every fuzz target, FUZZTIME each
 	scripts/fuzz.sh $${FUZZTIME:-60s}
 
-soak: build ## a relay and a tab for MINUTES, watching memory
+soak: build ## a relay and tabs that come and go, for MINUTES, watching memory
 	scripts/setup.sh chromium
-	$(GO) test -count=1 -v -timeout 0 -tags 'e2e soak' -run TestSoak ./web/e2e/...
+	MINUTES=$${MINUTES:-10} $(GO) test -count=1 -v -timeout 0 -tags 'e2e soak' -run TestSoak ./web/e2e/...
 
 clean:
 	rm -rf bin build node_modules web/node.wasm

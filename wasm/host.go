@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -30,6 +31,9 @@ import (
 // leaves that to its resource manager, which would weigh more than it helps here.
 const maxStreams = 256
 
+// dialTimeout ends a dial that nothing else has ended.
+const dialTimeout = 30 * time.Second
+
 // newHost assembles a libp2p host from the parts that compile for a browser;
 // the root package go-libp2p does not (DESIGN 1). It dials WebSockets, and
 // through relays circuits and WebRTC, for which rtc makes the connections.
@@ -51,7 +55,11 @@ func newHost(key crypto.PrivKey, rtc webrtc.Engine, log *slog.Logger) (host.Host
 	}
 	bus := eventbus.NewBus()
 	rcmgr := &network.NullResourceManager{}
-	sw, err := swarm.NewSwarm(id, ps, bus, swarm.WithResourceManager(rcmgr))
+	sw, err := swarm.NewSwarm(id, ps, bus, swarm.WithResourceManager(rcmgr),
+		// A dial may be a whole WebRTC negotiation, which says itself when it
+		// takes too long; through a relay on localhost or in a LAN, too, for
+		// whose addresses the swarm has 5 s.
+		swarm.WithDialTimeout(dialTimeout), swarm.WithDialTimeoutLocal(dialTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("host: swarm: %w", err)
 	}

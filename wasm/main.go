@@ -57,6 +57,7 @@ func main() {
 	a := &app{
 		host:    host,
 		started: time.Now(),
+		up:      make(chan struct{}),
 		log:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	jsapi.OnPanic(func(reason string) {
@@ -75,7 +76,7 @@ func main() {
 			if len(args) > 1 {
 				signal = args[1]
 			}
-			return swfetch.Fetch(ctx, a.gateway, args[0], signal)
+			return swfetch.Fetch(ctx, a.visitors, args[0], signal)
 		}),
 		"call": jsapi.Func(func(args []js.Value) any {
 			op, arg := args[0].String(), js.Undefined()
@@ -100,6 +101,9 @@ type app struct {
 	gateway *gateway.Gateway
 	keeper  *keeper
 	blocks  blockEvents
+	// visitors is set once the node is, which calls back before.
+	visitors *visitors
+	up       chan struct{} // closed then
 
 	mu        sync.Mutex
 	config    config.Parsed
@@ -136,20 +140,46 @@ func (a *app) boot(ctx context.Context) error {
 		Blockstore: a.store,
 		Relays:     a.config.RelayInfos,
 		Log:        a.log,
-		OnPeer:     a.peerChanged,
-		OnBlock:    func(_ peer.ID, relay bool, c cid.Cid, size int) { a.blocks.add(relay, c, size) },
+		OnPeer: func(p peer.ID, relay bool, state network.Connectedness) {
+			a.peerChanged(p, relay, state)
+			if v := a.others(); v != nil && relay {
+				v.meet(ctx, p)
+			}
+		},
+		OnBlock: func(_ peer.ID, relay bool, c cid.Cid, size int) { a.blocks.add(relay, c, size) },
+		OnRelayAddrs: func() {
+			if v := a.others(); v != nil {
+				v.bcin.Refresh()
+			}
+		},
 		OnBadBlock: func(p peer.ID, c cid.Cid) {
+			if v := a.others(); v != nil {
+				v.swarm.Block(p)
+			}
 			a.event("error", jsapi.Error(&node.BadBlockError{Peer: p, Got: c}))
 		},
 	})
 	if err != nil {
 		return err
 	}
+	a.visitors = newVisitors(ctx, a, key)
+	close(a.up)
+	a.visitors.start(ctx)
 	a.blocks.send = func(d map[string]any) { a.event("block", d) }
 	a.gateway = gateway.New(gateway.FromBlockService(a.node.Blocks()), gateway.WithOwner(a.owned))
 	a.keeper = newKeeper(ctx, a)
 	go a.estimate(ctx)
 	return nil
+}
+
+// others is visitors, or nil as long as there is none.
+func (a *app) others() *visitors {
+	select {
+	case <-a.up:
+		return a.visitors
+	default:
+		return nil
+	}
 }
 
 // identity reads the node's key, making it at the first start.

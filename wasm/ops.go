@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"syscall/js"
 	"time"
@@ -39,7 +40,10 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 			return nil, fmt.Errorf("rtc: %w: want {port}", jsapi.ErrArguments)
 		}
 		a.rtc.Attach(args.Get("port"))
+		a.visitors.setHosted(args.Get("port").Type() == js.TypeObject)
 		return nil, nil
+	case "limits":
+		return a.visitors.set(ctx, args)
 	case "add":
 		return a.add(ctx, args)
 	case "pin":
@@ -53,6 +57,7 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		defer a.visitors.pinsChanged(ctx)
 		return nil, a.store.Unpin(ctx, c)
 	case "pins":
 		roots, err := a.store.Pins(ctx)
@@ -92,10 +97,19 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 		// The worker is told that it is done; then the program ends.
 		time.AfterFunc(stopDelay, func() { os.Exit(0) })
 		return nil, errors.Join(a.node.Close(), a.node.Host().Close(), a.rtc.Close(), a.store.Close())
+	case "inspect":
+		// For the test of what a node holds after a while; as "panic".
+		if !forTests() {
+			break
+		}
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return map[string]any{"goroutines": runtime.NumGoroutine(), "heap": m.HeapAlloc, "values": a.host.Call("values")}, nil
 	case "panic":
 		// For the test of what happens then; only a worker that was registered
 		// with ?test has it.
-		if !strings.Contains(js.Global().Get("location").Get("search").String(), "test") {
+		if !forTests() {
 			break
 		}
 		if args.Type() == js.TypeObject && args.Get("caught").Truthy() {
@@ -105,6 +119,11 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 		return nil, nil
 	}
 	return nil, fmt.Errorf("%w: %q", jsapi.ErrUnknown, op)
+}
+
+// forTests tells whether the worker was registered with ?test.
+func forTests() bool {
+	return strings.Contains(js.Global().Get("location").Get("search").String(), "test")
 }
 
 // stopDelay is how long the answer to "stop" has to reach the worker.
@@ -145,15 +164,6 @@ const estimateAge = 10 * time.Second
 
 // status describes the node as it is now, without waiting for anything.
 func (a *app) status(ctx context.Context) any {
-	h := a.node.Host()
-	var peers []any
-	for _, c := range h.Network().Conns() {
-		peers = append(peers, map[string]any{
-			"peerId": c.RemotePeer().String(),
-			"addr":   c.RemoteMultiaddr().String(),
-			"relay":  a.node.IsRelay(c.RemotePeer()),
-		})
-	}
 	var relays []any
 	for _, id := range a.node.Relays() {
 		relays = append(relays, id.String())
@@ -167,9 +177,11 @@ func (a *app) status(ctx context.Context) any {
 	a.mu.Unlock()
 	s, u := a.node.Stats(), a.store.Usage()
 	return map[string]any{
-		"peerId": h.ID().String(),
+		"peerId": a.node.Host().ID().String(),
 		"relays": relays,
-		"peers":  peers,
+		"peers":  a.visitors.peers(),
+		"liars":  a.visitors.liars(),
+		"limits": a.visitors.giving(),
 		"blocks": u.Blocks,
 		"bytes": map[string]any{
 			"fromRelay": s.FromRelay,
@@ -215,6 +227,7 @@ func (a *app) pin(ctx context.Context, root cid.Cid) error {
 	if err != nil {
 		return err
 	}
+	defer a.visitors.pinsChanged(ctx)
 	return a.store.Pin(ctx, root, all)
 }
 

@@ -220,6 +220,7 @@ export class NodeHost {
       event: (type, detail) => {
         if (!run.over) this.event(type, detail);
       },
+      values: () => go._values.length - go._idPool.length,
       ready: (node) => this.#up(run, node),
     };
     const instance = await WebAssembly.instantiate(module, go.importObject);

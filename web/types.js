@@ -32,11 +32,34 @@
  */
 
 /**
+ * A peer that is connected. Bytes are of blocks: those from it that were waited
+ * for, and those sent to it.
+ * @typedef {object} Peer
+ * @property {string} id
+ * @property {string} peerId the same
+ * @property {string} addr
+ * @property {"webrtc" | "circuit" | "websocket"} transport
+ * @property {boolean} relay
+ * @property {number} bytesIn
+ * @property {number} bytesOut
+ */
+
+/**
+ * What this visitor gives. A node that gives nothing serves nobody and cannot be
+ * found; it still takes from two others at most, which spares the relay. upload
+ * is in bytes a second, 0 for no limit; connections is how many other visitors
+ * at most, 0 for 8.
+ * @typedef {{giving: boolean, saveData: boolean, upload: number, connections: number}} Limits
+ */
+
+/**
  * One answer to "how is it going".
  * @typedef {object} Status
  * @property {string} peerId empty until the node has started
  * @property {string[]} relays peer IDs of the relays it is connected to
- * @property {{peerId: string, addr: string, relay: boolean}[]} peers
+ * @property {Peer[]} peers who is connected, relays among them
+ * @property {string[]} liars peer IDs of visitors that sent bytes which are no block asked for: they are not let in any more
+ * @property {Limits} limits
  * @property {number} blocks held on disk
  * @property {Bytes} bytes
  * @property {{used: number, quota: number, pinned: number}} storage bytes
@@ -64,6 +87,7 @@
  * @property {{args: {}, result: {}}} online resolves when a relay is connected
  * @property {{args: {addr: string}, result: {peerId: string}}} connect connects to the peer at a multiaddr
  * @property {{args: {}, result: {}}} offer offers the page as host of WebRTC connections; a second port is for {@link HostMessage}s
+ * @property {{args: {give?: boolean | null, saveData?: boolean, upload?: number, connections?: number}, result: Limits}} limits changes what is named, and keeps it; give null: as the browser is set to save data
  * @property {{args: {files: AddFile[]}, result: {cid: string}}} add
  * @property {{args: {cid: string}, result: {}}} pin
  * @property {{args: {cid: string}, result: {}}} unpin
@@ -71,6 +95,7 @@
  * @property {{args: {paths: string[]}, result: {}}} keep fetches /ipfs/ paths into the store, in the background
  * @property {{args: {}, result: {freed: number}}} clear deletes every block that is not pinned
  * @property {{args: {}, result: {}}} panic for tests: only where the worker's URL has ?test
+ * @property {{args: {}, result: {goroutines: number, values: number, heap: number}}} inspect for tests, as panic: what the node holds
  */
 
 /** @typedef {{path: string, data: Uint8Array | Blob}} AddFile */
@@ -121,6 +146,7 @@
  * @property {string} origin of the pages it serves
  * @property {(type: keyof Events, detail: any) => void} event
  * @property {(node: Node) => void} ready
+ * @property {() => number} values how many JavaScript values Go holds
  */
 
 /**

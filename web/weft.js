@@ -44,6 +44,7 @@ export class WeftError extends Error {
  * @property {string[]} [relays] base URLs of relays, for a page that no relay serves; default: the page's own origin
  * @property {number} [timeout] how long joining may take, in ms; default 20,000
  * @property {string} [worker] URL of the Service Worker; default "/sw.js"
+ * @property {{upload?: number, connections?: number}} [limits] how much this visitor gives: bytes a second, and connections to other visitors; default: no limit, and 8
  */
 
 /** @type {Promise<WeftNode> | null} */
@@ -70,7 +71,7 @@ export function join(options = {}) {
 }
 
 /** @param {JoinOptions} options */
-async function attach({ relays = [], timeout = 20_000, worker = "/sw.js" }) {
+async function attach({ relays = [], timeout = 20_000, worker = "/sw.js", limits = {} }) {
   if (!globalThis.isSecureContext) {
     throw new WeftError("insecure_context", "joining needs a secure context: open this page by https, or on localhost");
   }
@@ -86,7 +87,7 @@ async function attach({ relays = [], timeout = 20_000, worker = "/sw.js" }) {
     return /** @type {WeftNode} */ (await Promise.race([late, (async () => {
       const link = new Link(await register(worker), relays);
       await link.take();
-      return new WeftNode(link);
+      return new WeftNode(link, limits);
     })()]));
   } finally {
     clearTimeout(timer);
@@ -241,8 +242,8 @@ export class WeftNode {
   #link;
   #hosting;
 
-  /** @param {Link} link */
-  constructor(link) {
+  /** @param {Link} link @param {Ops["limits"]["args"]} limits */
+  constructor(link, limits) {
     this.#link = link;
     this.#hosting = new Hosting((port) => link.call("offer", {}, [port]));
     this.#hosting.ongone = (busy) => {
@@ -256,6 +257,12 @@ export class WeftNode {
       this.#emit("restart", { bootId });
     };
     const signal = this.#ended.signal;
+    // What the visitor decided is kept by the node; this is what the page knows.
+    const connection = /** @type {any} */ (navigator).connection;
+    const tell = (/** @type {Ops["limits"]["args"]} */ more) => {
+      link.again("limits", { ...more, saveData: connection?.saveData === true }).catch(() => {}); // it has left
+    };
+    tell(limits);
     const container = navigator.serviceWorker;
     container.addEventListener("message", ({ data }) => {
       if (data?.weft !== "event") return;
@@ -265,6 +272,7 @@ export class WeftNode {
       this.#measureSoon();
     }, { signal });
     container.startMessages();
+    connection?.addEventListener?.("change", () => tell({}), { signal });
     container.addEventListener("controllerchange", () => void link.ping(), { signal });
     document.addEventListener("visibilitychange", () => this.#beat(), { signal });
     // A page that is put away hosts no more, until it is shown again.
@@ -300,6 +308,21 @@ export class WeftNode {
    */
   status() {
     return this.#link.again("status", { wait: true });
+  }
+
+  /**
+   * Changes what this visitor gives, and resolves to what holds now. It is kept
+   * for later visits.
+   * @param {{give?: boolean | null, upload?: number, connections?: number}} [change]
+   *   give: whether anything is given to other visitors; null: unless the browser
+   *   is set to save data. upload: bytes a second, 0 for no limit. connections: to
+   *   other visitors at most, 0 for the default of 8.
+   * @returns {Promise<import("./types.js").Limits>}
+   */
+  async limits(change = {}) {
+    const now = await this.#link.again("limits", change);
+    this.#measureSoon();
+    return now;
   }
 
   /**

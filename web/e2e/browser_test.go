@@ -90,6 +90,8 @@ type visitor struct {
 	t   *testing.T
 	ctx context.Context
 	own bool // an own process, whose default context it is
+	// leave closes all the visitor has, as closing a window does.
+	leave func()
 }
 
 // newVisitor returns somebody who was never here before.
@@ -114,11 +116,12 @@ func newVisitor(t *testing.T) *visitor {
 		t.Fatal(chromium.err)
 	}
 	ctx, cancel := chromedp.NewContext(chromium.ctx, chromedp.WithNewBrowserContext())
-	t.Cleanup(cancel)
+	leave := sync.OnceFunc(cancel)
+	t.Cleanup(leave)
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("new browser context: %v", err)
 	}
-	return &visitor{t: t, ctx: ctx}
+	return &visitor{t: t, ctx: ctx, leave: leave}
 }
 
 // returningVisitor is a browser of its own with a profile in dir, until quit.

@@ -4,6 +4,7 @@
 
 import { WeftError, join } from "/weft.js";
 import { bytes, count, short } from "./format.js";
+import { noVisitors, showVisitors } from "./visitors.js";
 
 /** @typedef {import("/weft.js").WeftNode} WeftNode */
 /** @typedef {import("/types.js").Status} Status */
@@ -38,9 +39,9 @@ async function start() {
   try {
     node = await join();
     node.on("status", show);
-    node.on("error", ({ code, message }) => {
+    node.on("error", ({ code, message, peerId }) => {
       if (code === "node_restarted") say("joining", "Starting again…");
-      else if (code === "bad_block") notice("Someone sent a block that is not what its address says. It was thrown away.");
+      else if (code === "bad_block") notice(`${peerId ? short(peerId) : "Someone"} sent a block that is not what its address says. It was thrown away.`);
       else console.debug("weft:", code, message);
     });
     toggle.textContent = "Leave";
@@ -79,7 +80,7 @@ function show(s) {
   }
   $("relay").textContent = relays ? (relays > 1 ? `${relays} connected` : "Connected") : s.state === "ready" ? "Away" : "–";
   $("relay").title = s.relays.join("\n");
-  $("peers").textContent = count(s.peers.filter((p) => !p.relay).length);
+  showVisitors(s);
   $("blocks").textContent = count(s.blocks);
   $("served").textContent = bytes(s.bytes.served);
 
@@ -90,7 +91,7 @@ function show(s) {
     const bar = /** @type {HTMLElement} */ (document.querySelector(`#sources [data-from=${from}]`));
     bar.style.width = total ? `${(100 * n) / total}%` : "0";
   }
-  if (total) $("sources").ariaLabel = `${bytes(s.bytes.fromRelay)} from the relay, ${bytes(s.bytes.fromPeers)} from peers, ${bytes(s.bytes.fromDisk)} from this device`;
+  if (total) $("sources").ariaLabel = `${bytes(s.bytes.fromRelay)} from the relay, ${bytes(s.bytes.fromPeers)} from visitors, ${bytes(s.bytes.fromDisk)} from this device`;
 
   const { used, quota, pinned } = s.storage;
   const text = `${bytes(used)}${quota ? ` of ${bytes(quota)}` : ""}${pinned ? `, ${bytes(pinned)} pinned` : ""}`;
@@ -147,9 +148,21 @@ toggle.addEventListener("click", async () => {
   await leaving.leave().catch((err) => notice(`Leaving did not work: ${err.message}`));
   say("left", "Left; nothing runs here");
   for (const id of ["relay", "peers", "blocks", "served"]) $(id).textContent = "–";
+  noVisitors();
   clear.disabled = true;
   toggle.textContent = "Join";
   toggle.disabled = false;
+});
+
+$("give").addEventListener("click", async () => {
+  const giving = $("give").ariaChecked === "true";
+  $("give").ariaChecked = String(!giving); // at once; the next status confirms it
+  try {
+    await node?.limits({ give: !giving });
+  } catch (err) {
+    $("give").ariaChecked = String(giving);
+    notice(`It could not be changed: ${err instanceof Error ? err.message : err}`);
+  }
 });
 
 $("copy").addEventListener("click", async () => {
