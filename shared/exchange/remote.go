@@ -359,6 +359,9 @@ func (x *Exchange) hear(r *remote, m message.BitSwapMessage, now time.Time) {
 			} else if ok || len(r.theirs) < maxTheirs {
 				r.theirs[e.Cid] = c
 			}
+			if c.coming {
+				x.yield(r, e.Cid)
+			}
 		}
 	}
 	for _, bp := range m.BlockPresences() {

@@ -23,7 +23,7 @@ import (
 //     several neighbours want a block and none has asked the relay yet, one of
 //     them does, chosen by a hash of its peer ID and the CID: so visitors who
 //     come at the same time fetch different blocks from the relay, without a
-//     word about it, and the rest from each other.
+//     word about it, and the rest from each other. If two did, one takes it back.
 //   - When the reader comes up with such a block, it is waited for no longer
 //     than the relay would have taken.
 const (
@@ -39,12 +39,14 @@ const (
 	havePriority   = 1 << 20
 	comingPriority = 1
 
-	// How long a block is left to neighbours: until they have answered,
-	// answerPatience at most; to one who ought to ask the relay, rivalPatience;
+	// How long a block is left to neighbours: for four round trips, within
+	// minAnswer and maxAnswer, as those that want it too may be about to say so;
+	// until they have answered, answerPatience at most; to one who ought to ask the relay, rivalPatience;
 	// to one who has asked for it, comingPatience.
-	minAnswer      = 20 * time.Millisecond
+	minAnswer      = 60 * time.Millisecond
+	maxAnswer      = 300 * time.Millisecond
 	answerPatience = 500 * time.Millisecond
-	rivalPatience  = 500 * time.Millisecond
+	rivalPatience  = 2 * time.Second
 	comingPatience = 4 * time.Second
 	// A reader waits for that as long as the relay would take, within these.
 	minDue = 50 * time.Millisecond
@@ -52,7 +54,7 @@ const (
 
 	// A peer that is asked and sends nothing is taken to stall after eight
 	// round trips, within these; another is asked beside it.
-	minStall = 1500 * time.Millisecond
+	minStall = 2 * time.Second
 	maxStall = 4 * time.Second
 	// lost is after how long without a byte a want is sent to the same peer
 	// again, if there is no other.
@@ -342,6 +344,7 @@ func (x *Exchange) spare(w *want, relay *remote, size int, now time.Time) (until
 		if r.relay || r.mute || r.banned() {
 			continue
 		}
+		later(w.since.Add(min(max(4*r.rtt, minAnswer), maxAnswer)))
 		if said == asked && r.silent < maxSilent {
 			patience := answerPatience
 			if r.rtt > 0 {
@@ -464,5 +467,20 @@ func (x *Exchange) late(w *want, now time.Time) {
 	case other == nil && quiet > lost:
 		last.out[w] = ask{now, last.out[w].size}
 		last.queue(w.cid, w.entry(wantBlock))
+	}
+}
+
+// yield takes back what a relay was asked for by two at once: r has asked for
+// c's block too, and it is r's turn.
+func (x *Exchange) yield(r *remote, c cid.Cid) {
+	w := x.wants[c]
+	if w == nil || !w.due.IsZero() || len(w.from) != 1 || rank(r.id, c) < rank(x.cfg.Host.ID(), c) {
+		return
+	}
+	for relay := range w.from {
+		if relay.relay {
+			x.release(w, relay)
+			relay.cancel(c, false)
+		}
 	}
 }
