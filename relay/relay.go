@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
@@ -25,6 +26,7 @@ import (
 type relayer struct {
 	listen, data         string
 	publishers, origins  []string
+	relays               []string
 	swarm                []string
 	domain, email        string
 	publicURL            string
@@ -45,7 +47,9 @@ work; a second signal ends it at once.
 being named here.`,
 		Example: `  weft relay
   weft relay --listen 0.0.0.0:80 --allow-publisher 12D3KooW…
-  weft relay --domain site.example --email me@site.example   # HTTPS on 443`,
+  weft relay --domain site.example --email me@site.example   # HTTPS on 443
+  weft relay --domain r2.example --allow-origin https://site.example   # a second relay of that site,
+  weft relay --domain site.example --relay https://r2.example          # which the first one names`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if r.domain != "" && !cmd.Flags().Changed("listen") {
@@ -59,6 +63,7 @@ being named here.`,
 	dataFlag(cmd, &r.data, "relay")
 	f.StringArrayVar(&r.publishers, "allow-publisher", nil, "`key`, as 'weft id' prints it, whose content the relay keeps; repeatable")
 	f.StringArrayVar(&r.origins, "allow-origin", nil, "`origin` of pages hosted elsewhere that may connect, * for all; repeatable (default: the relay's own)")
+	f.StringArrayVar(&r.relays, "relay", nil, "`URL` of another relay of the site, or its WebSocket multiaddr with /p2p/ID, which visitors connect to as well; repeatable")
 	f.StringArrayVar(&r.swarm, "swarm", nil, "`multiaddr` for native peers, TCP or QUIC; repeatable (default: port 4001 of the host of --listen, any free port if that is loopback)")
 	f.StringVar(&r.domain, "domain", "", "`name` to get a certificate for, and to serve by HTTPS")
 	f.StringVar(&r.email, "email", "", "`address` that the certificate's issuer may write to")
@@ -76,7 +81,7 @@ func (r *relayer) config() (server.Config, error) {
 	}
 	cfg := server.Config{
 		Dir: dir, Listen: r.listen, Swarm: r.swarm, PublicURL: r.publicURL,
-		Domain: r.domain, Email: r.email, AllowOrigins: r.origins, Assets: weft.Assets(),
+		Domain: r.domain, Email: r.email, AllowOrigins: r.origins, Relays: r.relays, Assets: weft.Assets(),
 	}
 	if _, port, err := net.SplitHostPort(r.listen); err != nil {
 		return cfg, usagef("--listen %q is no host:port", r.listen)
@@ -93,6 +98,15 @@ func (r *relayer) config() (server.Config, error) {
 	for _, s := range r.swarm {
 		if _, err := multiaddr.NewMultiaddr(s); err != nil {
 			return cfg, usagef("--swarm %q is no multiaddr: want /ip4/0.0.0.0/tcp/4001 or /ip4/0.0.0.0/udp/4001/quic-v1", s)
+		}
+	}
+	for _, s := range r.relays {
+		if !strings.HasPrefix(s, "/") {
+			if _, err := findRelay(s); err != nil {
+				return cfg, err
+			}
+		} else if _, err := multiaddr.NewMultiaddr(s); err != nil {
+			return cfg, usagef("--relay %q is no multiaddr: want /dns4/HOST/tcp/443/tls/ws/p2p/ID", s)
 		}
 	}
 	if r.email != "" && r.domain == "" {

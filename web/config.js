@@ -29,6 +29,29 @@ export function relays() {
 }
 
 /**
+ * Base URLs of the relays' gateways: of the relays themselves, then of those
+ * that they name. A relay's HTTP is where its WebSocket is.
+ * @param {Config | null} config
+ * @returns {Promise<string[]>}
+ */
+export async function gateways(config) {
+  const named = (config?.relays ?? []).map(httpOf).filter((u) => u !== null);
+  return [...new Set([...(await relays()), ...named])];
+}
+
+/** @param {string} addr a multiaddr @returns {string | null} */
+function httpOf(addr) {
+  const m = /^\/(ip4|ip6|dns|dns4|dns6)\/([^/]+)\/tcp\/(\d+)(\/tls)?\/(ws|wss)\/p2p\/[^/]+$/.exec(addr);
+  if (!m) return null;
+  const host = m[1] === "ip6" ? `[${m[2]}]` : m[2];
+  try {
+    return new URL(`${m[4] || m[5] === "wss" ? "https" : "http"}://${host}:${m[3]}`).origin;
+  } catch {
+    return null;
+  }
+}
+
+/**
  * Remembers the relays that a page names.
  * @param {string[]} urls
  * @returns {Promise<boolean>} whether they are others than before
@@ -56,22 +79,27 @@ export async function kept() {
 }
 
 /**
- * Asks the relays. Those that do not answer in time are taken from what is kept.
+ * Asks the relays. Those that do not answer in time are taken from what is kept:
+ * once one has answered, the others have `patience` left.
  * @returns {Promise<Config | null>} null if nobody answered, ever
  */
 export async function fresh() {
   const had = (await kept()) !== null;
   const cache = await caches.open(cacheName);
-  return merge(await Promise.all((await relays()).map(async (base) => {
+  const late = new AbortController();
+  let timer = setTimeout(() => late.abort(), had ? patience : firstPatience);
+  let answered = had;
+  const configs = await Promise.all((await relays()).map(async (base) => {
     try {
-      const response = await fetch(`${base}/weft/config.json`, {
-        cache: "no-store",
-        credentials: "omit",
-        signal: AbortSignal.timeout(had ? patience : firstPatience),
-      });
+      const response = await fetch(`${base}/weft/config.json`, { cache: "no-store", credentials: "omit", signal: late.signal });
       const text = response.ok ? await response.text() : "";
       const config = text.length <= maxBytes ? parse(text, base) : null;
       if (config) {
+        if (!answered) {
+          answered = true;
+          clearTimeout(timer);
+          timer = setTimeout(() => late.abort(), patience);
+        }
         await cache.put(key(base), Response.json(config)).catch(() => {}); // no room: it is asked again next time
         return config;
       }
@@ -80,7 +108,9 @@ export async function fresh() {
     }
     const r = await cache.match(key(base));
     return r ? /** @type {Config} */ (await r.json()) : null;
-  })));
+  }));
+  clearTimeout(timer);
+  return merge(configs);
 }
 
 /** @param {string} base */

@@ -23,6 +23,7 @@ func (s *Server) serveConfig(w http.ResponseWriter, r *http.Request) {
 		a = s.upgrades.addr
 	}
 	c.Relays = append(c.Relays, a.Encapsulate(self).String())
+	c.Relays = append(c.Relays, s.others.addrs()...)
 	for _, a := range s.host.Addrs() {
 		if _, err := a.ValueForProtocol(ma.P_WS); err != nil {
 			c.Swarm = append(c.Swarm, a.Encapsulate(self).String())

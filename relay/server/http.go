@@ -19,8 +19,10 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	w := &response{ResponseWriter: rw, control: http.NewResponseController(rw), wait: s.cfg.writeTimeout}
 	w.extend()
+	what := pathAPI
 	defer func() {
 		s.metrics.httpBytes.Add(float64(w.sent))
+		s.metrics.egress.WithLabelValues(what).Add(float64(w.sent))
 		s.metrics.httpRequests.WithLabelValues(strconv.Itoa(min(max(w.status/100, 2), 5)) + "xx").Inc()
 	}()
 	h := w.Header()
@@ -40,6 +42,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case path == "/ipfs" || strings.HasPrefix(path, "/ipfs/"):
+		what = pathGateway
 		s.serveIPFS(w, r)
 	case path == publishPath || strings.HasPrefix(path, publishPath+"/"):
 		s.servePublish(w, r)
@@ -55,6 +58,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case path == "/metrics":
 		s.metrics.handler().ServeHTTP(w, r)
 	default:
+		what = pathStatic
 		if !s.static.serve(w, r) {
 			s.fail(w, r, http.StatusNotFound, "Not found", "This relay has nothing at this address.")
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/webfabric/weft/shared/bcin"
 )
 
 // metrics counts what the relay does. Labels come from fixed sets.
@@ -32,6 +34,8 @@ type metrics struct {
 	circuitsOpen prometheus.Gauge
 	circuitBytes prometheus.Counter
 	publishes    *prometheus.CounterVec // status: done, failed, refused
+	egress       *prometheus.CounterVec // path: gateway, static, api, bitswap, circuit
+	rendezvous   *prometheus.CounterVec // op: register, renew, discover, watch, other; status: ok, refused
 }
 
 func newMetrics() *metrics {
@@ -68,6 +72,9 @@ func newMetrics() *metrics {
 	m.circuitsOpen = gauge("circuits", "Circuits open.")
 	m.circuitBytes = counter("circuit_bytes_total", "Bytes relayed through circuits.")
 	m.publishes = vec("publishes_total", "Requests to publish.", "status", "done", "failed", "refused")
+	m.egress = vec("egress_bytes_total", "Bytes sent to others: bodies of HTTP responses, blocks sent by Bitswap, what circuits carried.", "path", pathGateway, pathStatic, pathAPI, pathBitswap, pathCircuit)
+	m.rendezvous = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_bcin_requests_total", Help: "Requests to the rendezvous."}, []string{"op", "status"})
+	m.reg.MustRegister(m.rendezvous)
 	m.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -81,6 +88,25 @@ func (m *metrics) watch(h host.Host, roots func() int) {
 	gauge("peers", "Peers connected.", func() int { return len(h.Network().Peers()) })
 	gauge("roots", "Roots kept.", roots)
 }
+
+// watchRendezvous adds what the rendezvous holds when it is asked for.
+func (m *metrics) watchRendezvous(stats func() bcin.Stats) {
+	gauge := func(name, help string, f func(bcin.Stats) int) {
+		m.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "weft_bcin_" + name, Help: help}, func() float64 { return float64(f(stats())) }))
+	}
+	gauge("records", "Records of nodes kept.", func(s bcin.Stats) int { return s.Records })
+	gauge("origins", "Origins with a record or a watcher.", func(s bcin.Stats) int { return s.Origins })
+	gauge("watchers", "Nodes told of records as they change.", func(s bcin.Stats) int { return s.Watchers })
+}
+
+// What the relay sends its bytes for.
+const (
+	pathGateway = "gateway" // /ipfs
+	pathStatic  = "static"  // the site's own files, the node among them
+	pathAPI     = "api"     // the configuration, publishing, metrics, errors
+	pathBitswap = "bitswap"
+	pathCircuit = "circuit"
+)
 
 func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.reg, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
@@ -104,6 +130,7 @@ func (t bitswapTracer) MessageSent(_ peer.ID, msg bsmsg.BitSwapMessage) {
 	for _, b := range msg.Blocks() {
 		t.m.sentBlocks.Inc()
 		t.m.sentBytes.Add(float64(len(b.RawData())))
+		t.m.egress.WithLabelValues(pathBitswap).Add(float64(len(b.RawData())))
 	}
 }
 
@@ -116,8 +143,12 @@ func (circuitTracer) RelayStatus(bool) {}
 
 func (t circuitTracer) ConnectionOpened()                { t.m.circuitsOpen.Inc() }
 func (t circuitTracer) ConnectionClosed(_ time.Duration) { t.m.circuitsOpen.Dec() }
-func (t circuitTracer) BytesTransferred(n int)           { t.m.circuitBytes.Add(float64(n)) }
 func (t circuitTracer) ReservationClosed(n int)          { t.m.held.Sub(float64(n)) }
+
+func (t circuitTracer) BytesTransferred(n int) {
+	t.m.circuitBytes.Add(float64(n))
+	t.m.egress.WithLabelValues(pathCircuit).Add(float64(n))
+}
 
 func (t circuitTracer) ConnectionRequestHandled(s pbv2.Status) {
 	t.m.circuits.WithLabelValues(circuitStatus(s)).Inc()

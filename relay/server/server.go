@@ -40,6 +40,7 @@ import (
 
 	"github.com/webfabric/weft/relay/auth"
 	"github.com/webfabric/weft/relay/store"
+	"github.com/webfabric/weft/shared/bcin"
 	"github.com/webfabric/weft/shared/owner"
 )
 
@@ -74,6 +75,9 @@ type Config struct {
 
 	Publishers   []peer.ID // whose requests to keep content are obeyed
 	AllowOrigins []string  // beside the relay's own; "*" is every one
+	// Relays are the site's other relays, which visitors are told of: URLs, or
+	// WebSocket multiaddrs with a peer ID. This one among them is left out.
+	Relays []string
 
 	Assets fs.FS // the pages, by the path they are asked under; see package weft
 	Demo   fs.FS // published as a first root; nil for none
@@ -103,6 +107,7 @@ type Server struct {
 	metrics  *metrics
 	host     host.Host
 	circuit  *circuit.Relay
+	bcin     *bcin.Server
 	bitswap  *bitswap.Bitswap
 	service  blockservice.BlockService
 	forward  *forwarder
@@ -117,6 +122,7 @@ type Server struct {
 	static   *static
 	gateway  http.Handler
 	origins  origins
+	others   *others
 	demo     cid.Cid
 
 	list     atomic.Pointer[ownerList]
@@ -192,6 +198,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.id, err = peer.IDFromPrivateKey(s.key); err != nil {
 		return nil, fmt.Errorf("server: peer ID: %w", err)
 	}
+	if s.others, err = newOthers(cfg.Relays, s.id, s.log); err != nil {
+		return nil, err
+	}
 	for _, p := range cfg.Publishers {
 		s.Allow(p)
 	}
@@ -213,6 +222,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	s.work.Go(func() { s.others.run(work) })
 	s.startHTTP()
 	s.log.Info("relay started", "url", s.URL(), "peer", s.id, "addrs", s.Addrs(), "roots", len(s.store.Roots()))
 	return s, nil
@@ -244,6 +254,9 @@ func (s *Server) startHost(ctx context.Context) error {
 		return err
 	}
 	if s.circuit, err = newCircuitRelay(newCircuits(s.host, s.upgrades.origin), s.metrics); err != nil {
+		return err
+	}
+	if err := s.startRendezvous(); err != nil {
 		return err
 	}
 	s.blocks = &tiered{kept: s.store.Blockstore(), cache: newCache(s.cfg.Cache), seen: func(where string) { s.metrics.blockReads.WithLabelValues(where).Inc() }}
@@ -397,6 +410,9 @@ func (s *Server) close(ctx context.Context) error {
 	s.stop()
 	if s.bitswap != nil {
 		errs = append(errs, s.bitswap.Close())
+	}
+	if s.bcin != nil {
+		errs = append(errs, s.bcin.Close())
 	}
 	if s.circuit != nil {
 		errs = append(errs, s.circuit.Close())

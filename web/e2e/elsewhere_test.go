@@ -30,13 +30,7 @@ func staticHost(t *testing.T, dir string) string {
 // an allowed origin; a page that it does not name is refused.
 func TestElsewhere(t *testing.T) {
 	t.Parallel()
-	bin, err := filepath.Abs("../../bin/weft")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Fatalf("no bin/weft: run `make build` first, or `make e2e`: %v", err)
-	}
+	bin := weftBinary(t)
 	dir := t.TempDir()
 	if out, err := exec.Command(bin, "assets", dir).CombinedOutput(); err != nil {
 		t.Fatalf("weft assets: %v\n%s", err, out)
@@ -85,7 +79,7 @@ func TestElsewhere(t *testing.T) {
 	})`, r.url); got != "refused" {
 		t.Errorf("WebSocket: %s", got)
 	}
-	_, err = try[bool](p, `async (relay) => { await (await import("/weft.js")).join({ relays: [relay] }); return true; }`, r.url)
+	_, err := try[bool](p, `async (relay) => { await (await import("/weft.js")).join({ relays: [relay] }); return true; }`, r.url)
 	if js, ok := err.(*jsError); !ok || js.Code != "no_relay" {
 		t.Errorf("join through a relay that refuses: %v, want no_relay", err)
 	}
