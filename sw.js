@@ -115,7 +115,7 @@ async function status(wait) {
   const running = wait || host.node ? await host.call("status", {}) : { peerId: "", relays: [], peers: [], liars: [], limits: { giving: false, saveData: false, upload: 0, connections: 0 }, blocks: 0, bytes: {}, storage: await storage(), started: 0 };
   const { fromRelay = 0, fromPeers = 0, fromDisk = 0, served = 0 } = running.bytes;
   // What came before the node was up came from somewhere too.
-  return { ...running, bytes: { fromRelay: fromRelay + blocks.fetched, fromPeers, fromDisk: fromDisk + held.read, served }, bootId, state: host.state, demo: host.config?.demo ?? "" };
+  return { ...running, bytes: { fromRelay: fromRelay + blocks.fetched, fromPeers, fromDisk: fromDisk + held.read, served }, memory: host.memory, bootId, state: host.state, demo: host.config?.demo ?? "" };
 }
 
 async function storage() {

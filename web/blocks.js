@@ -214,6 +214,14 @@ export async function verify(cid, bytes) {
   }
 }
 
+/** The numbers that fill b. @param {Uint8Array} b */
+function* varints(b) {
+  for (let at = 0, value; at < b.length;) {
+    [value, at] = varint(b, at);
+    yield value;
+  }
+}
+
 /**
  * The fields of a protobuf message.
  * @param {Uint8Array} b
@@ -318,7 +326,7 @@ export function decodeUnixFS(cid, block) {
     if (f.field === 1) kind = f.value;
     else if (f.field === 2) data = needBytes(f.bytes);
     else if (f.field === 3) size = f.value;
-    else if (f.field === 4 && f.bytes) malformed("packed block sizes");
+    else if (f.field === 4 && f.bytes) sizes.push(...varints(f.bytes)); // packed, as proto3 writes them
     else if (f.field === 4) sizes.push(f.value);
     else if (f.field === 5) hash = f.value;
     else if (f.field === 6) fanout = f.value;

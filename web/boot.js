@@ -192,8 +192,8 @@ export async function answer(request, blocks) {
     if (target.entry.kind === "file") return await file(request, target, blocks);
     if (!slash) return new Response(null, { status: 301, headers: { Location: `${url.pathname}/${url.search}` } });
     const index = await step(target, "index.html", blocks);
-    if (!index) throw new Later("a listing");
-    return await file(request, index, blocks);
+    if (index?.entry.kind !== "file") throw new Later("a listing");
+    return await file(request, index, blocks, target.cid);
   } catch (err) {
     if (!(err instanceof BlockError)) throw err;
     switch (err.code) {
@@ -276,10 +276,11 @@ async function step(dir, name, blocks) {
  * @param {{method: string, headers: Headers}} request
  * @param {Target} target
  * @param {Blocks} blocks
+ * @param {CID} [tag] what the path leads to: the file, or the folder whose page it is
  */
-async function file(request, target, blocks) {
-  const { cid, entry, name } = target;
-  const etag = `"${cid.text}"`;
+async function file(request, target, blocks, tag = target.cid) {
+  const { entry, name } = target;
+  const etag = `"${tag.text}"`;
   const type = contentType(name) ?? sniff(await head(entry, blocks));
   const headers = new Headers({
     "Content-Type": type,
@@ -314,17 +315,17 @@ async function file(request, target, blocks) {
 }
 
 /**
- * One byte range; null means the whole file: none asked for, several, or not understood.
+ * One byte range; null means the whole file: none asked for, several, not understood, or nothing to take a part of.
  * @param {string | null} header
  * @param {number} size
  * @returns {{from: number, to: number} | "unsatisfiable" | null}
  */
 export function parseRange(header, size) {
   const m = header?.match(/^\s*bytes\s*=\s*(\d{0,15})\s*-\s*(\d{0,15})\s*$/);
-  if (!m || (!m[1] && !m[2])) return null;
+  if (!m || size === 0 || (!m[1] && !m[2])) return null;
   if (!m[1]) {
     const last = Number(m[2]);
-    return last === 0 || size === 0 ? "unsatisfiable" : { from: Math.max(0, size - last), to: size };
+    return last === 0 ? "unsatisfiable" : { from: Math.max(0, size - last), to: size };
   }
   const from = Number(m[1]);
   const to = m[2] ? Math.min(size, Number(m[2]) + 1) : size;

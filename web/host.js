@@ -35,6 +35,8 @@ class Run {
     /** @type {Node | null} */
     this.node = null;
     this.started = Date.now();
+    /** @type {WebAssembly.Memory | null} */
+    this.memory = null;
     this.over = false;
     /** Aborted when the run is over; its reason is a HostError. */
     this.end = new AbortController();
@@ -178,6 +180,11 @@ export class NodeHost {
     }
   }
 
+  /** The memory of the node that runs, in bytes: it never shrinks, so this is its most. */
+  get memory() {
+    return this.run?.memory?.buffer.byteLength ?? 0;
+  }
+
   /** Starts again after a pause. */
   #again() {
     const pause = this.pause;
@@ -224,6 +231,7 @@ export class NodeHost {
       ready: (node) => this.#up(run, node),
     };
     const instance = await WebAssembly.instantiate(module, go.importObject);
+    run.memory = /** @type {WebAssembly.Memory} */ (instance.exports.mem);
     go.run(instance).then(
       () => this.#over(run, new HostError("node_restarted", `the node ended with status ${code}`)),
       (/** @type {unknown} */ err) => this.#over(run, new HostError("node_restarted", `the node broke: ${err}`)),

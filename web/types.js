@@ -64,6 +64,7 @@
  * @property {Bytes} bytes
  * @property {{used: number, quota: number, pinned: number}} storage bytes
  * @property {number} started when the node started, in ms since 1970; 0 before
+ * @property {number} memory of the node, in bytes, at its most since it started; 0 before
  * @property {string} bootId another one means another worker instance
  * @property {NodeState} state
  * @property {string} demo CID of the relay's example site, or empty

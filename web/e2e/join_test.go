@@ -25,6 +25,7 @@ type status struct {
 		Used, Quota, Pinned int64
 	} `json:"storage"`
 	Started float64 `json:"started"`
+	Memory  int64   `json:"memory"`
 	BootID  string  `json:"bootId"`
 	State   string  `json:"state"`
 }
