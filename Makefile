@@ -3,7 +3,9 @@
 
 SHELL      := /bin/bash -euo pipefail
 GO         ?= go
-WASM       := GOOS=js GOARCH=wasm $(GO)
+# The tab's node leaves modules out that it never needs: scripts/wasmmod.sh.
+WASMENV    := GOOS=js GOARCH=wasm GOFLAGS="$(GOFLAGS) -modfile=$(CURDIR)/build/wasm.mod"
+WASM       := $(WASMENV) $(GO)
 LDFLAGS    := -trimpath -ldflags='-s -w'
 BROTLI     ?= 5
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.7.0
@@ -12,14 +14,18 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TEST       := $(GO) test -p 1 -timeout 10m
 RUNNER     := $(CURDIR)/bin/wasmexec
 
-.PHONY: all build wasm weft release run test check fmt vet staticcheck types vuln deps unit unit-js kubo e2e size bench fuzz soak clean
+.PHONY: all build wasmmod wasm weft release run test check fmt vet staticcheck types vuln deps unit unit-js kubo e2e size bench measure fuzz soak clean
 
 all: build
 
 build: weft ## bin/weft and web/node.wasm
 
-wasm: ## the tab's node, and its compressed form for the relay to carry
-	$(WASM) build $(LDFLAGS) -o build/node.wasm.new ./wasm
+wasmmod: ## the mod file of the tab's node: go.mod with the stubs of wasm/stubs
+	scripts/wasmmod.sh
+
+wasm: wasmmod ## the tab's node, and its compressed form for the relay to carry
+	$(WASM) build $(LDFLAGS) -o build/node.wasm ./wasm
+	$(GO) run ./scripts/pack build/node.wasm build/node.wasm.new
 	@mkdir -p web/built
 	@if cmp -s build/node.wasm.new web/node.wasm && [ -f web/built/node.wasm.br ] && [ "$$(cat build/brotli 2>/dev/null || true)" -ge "$(BROTLI)" ]; then \
 		rm build/node.wasm.new; \
@@ -49,14 +55,16 @@ check: fmt vet staticcheck types vuln deps unit unit-js
 fmt:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 
-vet:
+vet: wasmmod
 	$(GO) vet -tags 'e2e kubo' ./...
-	$(WASM) vet ./shared/... ./wasm/...
+	GOOS=js GOARCH=wasm $(GO) vet ./shared/...
+	$(WASM) vet ./wasm/...
 
-staticcheck:
+staticcheck: wasmmod
 	$(GO) run $(STATICCHECK) -tags 'e2e kubo' ./...
 	GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK)
-	GOOS=js GOARCH=wasm bin/staticcheck ./shared/... ./wasm/...
+	GOOS=js GOARCH=wasm bin/staticcheck ./shared/...
+	$(WASMENV) bin/staticcheck ./wasm/...
 
 types: ## tsc over the JSDoc types, and the plain JavaScript's own tests
 	scripts/setup.sh node
@@ -69,14 +77,14 @@ vuln: ## known vulnerabilities, where the database can be had
 	elif grep -qE 'fetching vulnerabilities|dial tcp|no such host|Forbidden|proxyconnect|connection refused|410 Gone|404 Not Found|403' build/vuln.log; then echo "govulncheck: its database cannot be reached from here; not checked"; \
 	else cat build/vuln.log; exit 1; fi
 
-deps: ## who may import whom, and what stays out of the tab, with reasons
+deps: wasmmod ## who may import whom, and what stays out of the tab, with reasons
 	$(GO) test -count=1 -run 'TestImports|TestTab' .
 
-unit: ## native unit tests, with the race detector
-	scripts/setup.sh gcc
+unit: wasmmod ## native unit tests, with the race detector
+	scripts/setup.sh gcc node
 	$(TEST) -race . ./shared/... ./relay/... ./scripts/...
 
-unit-js: ## the tab's own packages, in real Chromium
+unit-js: wasmmod ## the tab's own packages, in real Chromium
 	scripts/setup.sh chromium
 	$(GO) build -o bin/wasmexec ./scripts/wasmexec
 	$(WASM) test -p 1 -timeout 10m -exec $(RUNNER) ./wasm/...
@@ -90,12 +98,19 @@ e2e: build ## a real relay, real pages in real Chromium
 	scripts/setup.sh pages
 	$(GO) test -count=1 -parallel 2 -timeout 30m -tags e2e ./web/e2e/...
 
-size: wasm ## the tab's node in bytes, against its budget
-	$(GO) run ./scripts/size web/node.wasm
+size: wasm ## the tab's node in bytes, by package, against its budget
+	rm -f build/named.wasm
+	$(WASM) build -trimpath -ldflags='-w -dumpdep' -o build/named.wasm ./wasm 2>build/named.deps
+	$(GO) build -o bin/size ./scripts/size
+	GOFLAGS=-modfile=$(CURDIR)/build/wasm.mod bin/size web/node.wasm build/named.wasm build/named.deps
 
 bench: build ## our figures beside the peers', from one run
 	scripts/setup.sh chromium node
 	scripts/bench/run.sh
+
+measure: build ## long tasks in a page, and the node's memory, while 64 MiB and 1 GiB come in
+	scripts/setup.sh chromium
+	MEASURE=1 $(GO) test -count=1 -v -tags e2e -run TestLight ./web/e2e/...
 
 fuzz: ## every fuzz target, FUZZTIME each
 	scripts/fuzz.sh $${FUZZTIME:-60s}

@@ -16,7 +16,10 @@ func list(t *testing.T, goos string, args ...string) []string {
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Env = os.Environ()
 	if goos != "" {
-		cmd.Env = append(cmd.Env, "GOOS="+goos, "GOARCH=wasm")
+		if out, err := exec.Command("scripts/wasmmod.sh").CombinedOutput(); err != nil {
+			t.Fatalf("scripts/wasmmod.sh: %v\n%s", err, out)
+		}
+		cmd.Env = append(cmd.Env, "GOOS="+goos, "GOARCH=wasm", "GOFLAGS=-modfile=build/wasm.mod")
 	}
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -43,7 +46,11 @@ func TestTab(t *testing.T) {
 		{"github.com/ipfs/boxo/namesys", "names come with their own issue, and then by delegated routing"},
 		{"github.com/libp2p/go-libp2p-kad-dht", "a tab delegates routing to its relay"},
 		{"github.com/libp2p/go-libp2p-pubsub", "nothing in the tab uses topics yet"},
-		{"github.com/prometheus/client_golang/prometheus/promhttp", "the tab shows one Stats snapshot, it serves no metrics"},
+		{"github.com/prometheus/client_model", "the tab shows one Stats snapshot, it serves no metrics; wasm/stubs/prometheus"},
+		{"go.uber.org/zap/zapcore", "errors go to slog; wasm/stubs/golog"},
+		{"go.opentelemetry.io/otel/metric", "the tab sends no traces; wasm/stubs/otel"},
+		{"regexp", "0.2 MB for what is written by hand in a few lines"},
+		{"expvar", "the tab serves no metrics"},
 		{"github.com/coder/websocket", "its js half queues received messages without bound; wasm/wsdial has a cap"},
 		{"github.com/spf13/cobra", "the command line is the relay's"},
 		{"github.com/caddyserver/certmagic", "certificates are the relay's"},

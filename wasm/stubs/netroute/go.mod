@@ -1,0 +1,3 @@
+module github.com/libp2p/go-netroute
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module github.com/koron/go-ssdp
+
+go 1.26.0
