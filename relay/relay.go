@@ -25,6 +25,7 @@ import (
 // relayer is the command line of `weft relay`.
 type relayer struct {
 	listen, data         string
+	stun                 string
 	publishers, origins  []string
 	relays               []string
 	swarm                []string
@@ -65,6 +66,7 @@ being named here.`,
 	f.StringArrayVar(&r.origins, "allow-origin", nil, "`origin` of pages hosted elsewhere that may connect, * for all; repeatable (default: the relay's own)")
 	f.StringArrayVar(&r.relays, "relay", nil, "`URL` of another relay of the site, or its WebSocket multiaddr with /p2p/ID, which visitors connect to as well; repeatable")
 	f.StringArrayVar(&r.swarm, "swarm", nil, "`multiaddr` for native peers, TCP or QUIC; repeatable (default: port 4001 of the host of --listen, any free port if that is loopback)")
+	f.StringVar(&r.stun, "stun", "", "`host:port` on UDP to answer STUN at, by which visitors behind NATs meet, or \"off\" (default: that of --listen, if it is free)")
 	f.StringVar(&r.domain, "domain", "", "`name` to get a certificate for, and to serve by HTTPS")
 	f.StringVar(&r.email, "email", "", "`address` that the certificate's issuer may write to")
 	f.StringVar(&r.publicURL, "public-url", "", "`URL` that visitors type, where a proxy in front changes it (default: that of each request)")
@@ -80,13 +82,20 @@ func (r *relayer) config() (server.Config, error) {
 		return server.Config{}, err
 	}
 	cfg := server.Config{
-		Dir: dir, Listen: r.listen, Swarm: r.swarm, PublicURL: r.publicURL,
+		Dir: dir, Listen: r.listen, Swarm: r.swarm, PublicURL: r.publicURL, STUN: r.stun,
 		Domain: r.domain, Email: r.email, AllowOrigins: r.origins, Relays: r.relays, Assets: weft.Assets(),
 	}
 	if _, port, err := net.SplitHostPort(r.listen); err != nil {
 		return cfg, usagef("--listen %q is no host:port", r.listen)
 	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return cfg, usagef("--listen %q: %q is no port", r.listen, port)
+	}
+	if r.stun != "" && r.stun != "off" {
+		if _, port, err := net.SplitHostPort(r.stun); err != nil {
+			return cfg, usagef("--stun %q is no host:port, nor off", r.stun)
+		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return cfg, usagef("--stun %q: %q is no port", r.stun, port)
+		}
 	}
 	for _, s := range r.publishers {
 		id, err := peer.Decode(s)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/pion/datachannel"
 	"github.com/pion/ice/v4"
+	"github.com/pion/interceptor"
 	"github.com/pion/logging"
 	pion "github.com/pion/webrtc/v4"
 
@@ -60,8 +62,8 @@ type options struct {
 // An Option changes what an Engine's connections use.
 type Option func(*options)
 
-// WithLoopback also uses loopback addresses, and asks no mDNS: for peers on one
-// machine.
+// WithLoopback uses loopback addresses and no others, and asks no mDNS: for
+// peers on one machine.
 func WithLoopback() Option { return func(o *options) { o.loopback = true } }
 
 // WithSTUN sets the STUN servers, as URLs; the default is none.
@@ -83,9 +85,13 @@ func New(opts ...Option) *Engine {
 	s.LoggerFactory = &logging.DefaultLoggerFactory{DefaultLogLevel: logging.LogLevelDisabled}
 	if o.loopback {
 		s.SetIncludeLoopbackCandidate(true)
+		s.SetIPFilter(net.IP.IsLoopback)
 		s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
 	}
-	e := &Engine{api: pion.NewAPI(pion.WithSettingEngine(s))}
+	// Without media there is nothing to intercept; the default makes several
+	// goroutines for each connection.
+	e := &Engine{api: pion.NewAPI(pion.WithSettingEngine(s), pion.WithMediaEngine(&pion.MediaEngine{}),
+		pion.WithInterceptorRegistry(&interceptor.Registry{}))}
 	if len(o.stun) > 0 {
 		e.config.ICEServers = []pion.ICEServer{{URLs: o.stun}}
 	}

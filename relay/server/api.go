@@ -22,6 +22,7 @@ func (s *Server) serveConfig(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		a = s.upgrades.addr
 	}
+	c.STUN = s.stunURLs(host)
 	c.Relays = append(c.Relays, a.Encapsulate(self).String())
 	c.Relays = append(c.Relays, s.others.addrs()...)
 	for _, a := range s.host.Addrs() {

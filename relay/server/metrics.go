@@ -36,6 +36,7 @@ type metrics struct {
 	publishes    *prometheus.CounterVec // status: done, failed, refused
 	egress       *prometheus.CounterVec // path: gateway, static, api, bitswap, circuit
 	rendezvous   *prometheus.CounterVec // op: register, renew, discover, watch, other; status: ok, refused
+	stun         *prometheus.CounterVec // status: answered, limited, ignored
 }
 
 func newMetrics() *metrics {
@@ -75,6 +76,7 @@ func newMetrics() *metrics {
 	m.egress = vec("egress_bytes_total", "Bytes sent to others: bodies of HTTP responses, blocks sent by Bitswap, what circuits carried.", "path", pathGateway, pathStatic, pathAPI, pathBitswap, pathCircuit)
 	m.rendezvous = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "weft_bcin_requests_total", Help: "Requests to the rendezvous."}, []string{"op", "status"})
 	m.reg.MustRegister(m.rendezvous)
+	m.stun = vec("stun_requests_total", "Packets to the STUN port.", "status", "answered", "limited", "ignored")
 	m.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -68,6 +68,9 @@ type Config struct {
 	// PublicURL is what visitors type, where a proxy in front changes it:
 	// "https://example.org". Empty means that of each request.
 	PublicURL string
+	// STUN is the host:port on UDP where STUN is answered, "off" for none.
+	// Empty means that of Listen, if it is free.
+	STUN string
 	// Domain makes the relay get a certificate for it by ACME and speak HTTPS.
 	Domain string
 	Email  string // for the certificate's issuer
@@ -115,6 +118,7 @@ type Server struct {
 	allowed  sync.Map // peer.ID → struct{}
 
 	listener net.Listener
+	stun     *net.UDPConn // nil for none
 	upgrades *upgrades
 	tls      *tls.Config
 	redirect *http.Server // on port 80, with Domain
@@ -212,6 +216,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	if err := s.startHost(work); err != nil {
+		return nil, err
+	}
+	if err := s.startSTUN(work); err != nil {
 		return nil, err
 	}
 	if s.gateway, err = s.newGateway(); err != nil {

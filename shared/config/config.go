@@ -11,6 +11,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
+	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
@@ -29,6 +32,9 @@ const (
 	// MaxRelays is how many relays the addresses of one list may lead to: a
 	// node stays connected to all of them.
 	MaxRelays = 16
+	// MaxSTUN is how many STUN servers are kept: browsers ask all they are
+	// given, and warn from five on.
+	MaxSTUN = 4
 )
 
 var (
@@ -49,7 +55,7 @@ type Config struct {
 	PeerID  peer.ID  `json:"peerId,omitempty"` // the relay's; always there, but not in what a page merged of several
 	Relays  []string `json:"relays"`           // WebSocket multiaddrs with peer IDs, for browsers
 	Swarm   []string `json:"swarm,omitempty"`  // the same for native peers
-	STUN    []string `json:"stun,omitempty"`   // STUN servers, as URLs
+	STUN    []string `json:"stun,omitempty"`   // URLs, "stun:host:port"
 	Owner   Owner    `json:"owner,omitzero"`
 	Demo    string   `json:"demo,omitempty"` // CID of the relay's example site
 	Limits  Limits   `json:"limits,omitzero"`
@@ -100,6 +106,7 @@ func Parse(data []byte) (Parsed, error) {
 	}
 	p.RelayInfos, _ = AddrInfos(p.Relays)
 	p.SwarmInfos, _ = AddrInfos(p.Swarm)
+	p.STUN = STUNServers(p.STUN)
 	if p.Owner.PeerID != "" && len(p.Owner.Roots) > 0 {
 		var err error
 		if p.Roots, err = owner.Open(p.Owner.Roots, p.Owner.PeerID); err != nil {
@@ -107,6 +114,31 @@ func Parse(data []byte) (Parsed, error) {
 		}
 	}
 	return p, nil
+}
+
+// STUNServers returns those of urls that have the form "stun:host:port", at most
+// [MaxSTUN].
+func STUNServers(urls []string) []string {
+	var out []string
+	for _, u := range urls {
+		rest, ok := strings.CutPrefix(u, "stun:")
+		if !ok || len(out) == MaxSTUN {
+			continue
+		}
+		host, port, err := net.SplitHostPort(rest)
+		if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || !isHost(host) {
+			continue
+		}
+		out = append(out, u)
+	}
+	return out
+}
+
+// isHost tells whether s has but the letters of names and IP addresses.
+func isHost(s string) bool {
+	return s != "" && len(s) <= 253 && !strings.ContainsFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-:", r))
+	})
 }
 
 // AddrInfos reads multiaddrs that end in /p2p/ID, by peer, in their order. Of

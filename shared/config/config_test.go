@@ -156,10 +156,31 @@ func TestTypedef(t *testing.T) {
 	}
 }
 
+func TestSTUNServers(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		in, want []string
+	}{
+		{name: "all forms", in: []string{"stun:site.example:3478", "stun:192.0.2.1:1", "stun:[2001:db8::1]:65535"}, want: []string{"stun:site.example:3478", "stun:192.0.2.1:1", "stun:[2001:db8::1]:65535"}},
+		{name: "nothing else", in: []string{"", "turn:a:1", "stuns:a:1", "stun:a", "stun::1", "stun:a:0", "stun:a:65536", "stun:a:http", "stun:a b:1", "stun:a/b:1", "stun:a?:1", "stun:" + strings.Repeat("a", 254) + ":1"}},
+		{name: "not too many", in: slices.Repeat([]string{"stun:a:1"}, MaxSTUN+1), want: slices.Repeat([]string{"stun:a:1"}, MaxSTUN)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := STUNServers(tt.in); !slices.Equal(got, tt.want) {
+				t.Errorf("STUNServers(%q) = %q, want %q", tt.in, got, tt.want)
+			}
+			p, err := Parse([]byte(document(t, Config{Version: Version, STUN: tt.in})))
+			if err != nil || !slices.Equal(p.STUN, tt.want) {
+				t.Errorf("Parse: %q, %v; want %q", p.STUN, err, tt.want)
+			}
+		})
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	own, _ := sealed(f)
 	id := own.PeerID
-	f.Add([]byte(document(f, Config{Version: 1, PeerID: id, Relays: []string{ws + relayID}, Swarm: []string{"/ip6/::1/udp/1/quic-v1/p2p/" + relayID}, Owner: own, Demo: "bafkqaaa", Node: Node{Wasm: "/node.wasm"}})))
+	f.Add([]byte(document(f, Config{Version: 1, PeerID: id, Relays: []string{ws + relayID}, Swarm: []string{"/ip6/::1/udp/1/quic-v1/p2p/" + relayID}, STUN: []string{"stun:[::1]:3478", "turn:x"}, Owner: own, Demo: "bafkqaaa", Node: Node{Wasm: "/node.wasm"}})))
 	f.Add([]byte(`{"version":1,"relays":["` + ws + relayID + `/p2p-circuit/p2p/` + otherID + `","/teleport/1"],"owner":null}`))
 	f.Add([]byte(`{"version":1,"relays":[],"owner":{"peerId":"` + relayID + `","roots":"CiQIARIg"}}`))
 	f.Add([]byte(`{"version":1,"swarm":["/p2p/` + relayID + `"]}`))

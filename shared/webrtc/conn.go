@@ -159,6 +159,11 @@ func (c *Conn) OpenStream(ctx context.Context) (network.MuxedStream, error) {
 	if err == nil && c.err == nil {
 		c.streams[s] = struct{}{}
 		c.mu.Unlock()
+		s.mu.Lock()
+		if s.done { // it ended before it was in streams
+			c.remove(s)
+		}
+		s.mu.Unlock()
 		return s, nil
 	}
 	c.outgoing--

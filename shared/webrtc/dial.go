@@ -71,7 +71,17 @@ func (t *Transport) dialWebRTC(ctx context.Context, a ma.Multiaddr, p peer.ID) (
 		if c != nil || err != nil {
 			return c, err
 		}
+		select {
+		case t.offering <- struct{}{}:
+		case got := <-d.got:
+			return got, nil
+		case <-ctx.Done():
+			return nil, fmt.Errorf("webrtc: dial %s: %w", p, context.Cause(ctx))
+		case <-t.ctx.Done():
+			return nil, ErrClosed
+		}
 		c, err = t.offer(ctx, a, p, d)
+		<-t.offering
 		select {
 		case got := <-d.got:
 			if c != nil {

@@ -75,6 +75,9 @@ const (
 	firstBackoff = 250 * time.Millisecond
 	// maxOffers is how many offers one dial makes.
 	maxOffers = 5
+	// maxOffering is how many offers of this side are negotiated at once; more
+	// wait, so that a crowd of dials does not make every one of them late.
+	maxOffering = 16
 	// maxAnswering is how many incoming offers are worked on at once, and
 	// maxAnsweringPeer how many of one peer.
 	maxAnswering     = 64

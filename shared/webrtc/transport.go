@@ -35,6 +35,8 @@ type Transport struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
+	offering chan struct{} // holds a value for each offer being negotiated
+
 	mu        sync.Mutex
 	closed    bool
 	conns     map[*Conn]struct{}
@@ -83,6 +85,7 @@ func AddTransport(h host.Host, up transport.Upgrader, e Engine, opts ...Option) 
 		conns:    map[*Conn]struct{}{},
 		peers:    map[peer.ID]*peerState{},
 		circuits: map[peer.ID]chan struct{}{},
+		offering: make(chan struct{}, maxOffering),
 	}
 	for _, o := range opts {
 		o(t)
