@@ -23,7 +23,9 @@ const bootId = crypto.randomUUID();
 const nodePatience = 60_000;
 
 const held = new Held();
+/** @type {Blocks} */
 const blocks = new Blocks(() => config.gateways(host.config), { device: held });
+/** @type {NodeHost} */
 const host = new NodeHost({ event: told, takeBlocks: () => blocks.take(), busy: () => early > 0 });
 const pages = new Pages({ attach: (port) => host.attach(port), visible });
 /** How many requests are being answered without the node. */

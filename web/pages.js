@@ -53,11 +53,10 @@ export class Pages {
   /** @param {Offer} offer */
   #gone(offer) {
     this.offers.delete(offer);
+    const hosted = this.host === offer;
+    if (hosted) this.#dismiss();
     offer.port.close();
-    if (this.host === offer) {
-      this.#dismiss();
-      void this.#choose();
-    }
+    if (hosted) void this.#choose();
   }
 
   #dismiss() {

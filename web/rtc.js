@@ -223,6 +223,7 @@ class Link {
     port.onmessage = ({ data }) => {
       for (const command of /** @type {RTCCommand[]} */ (data)) this.#do(command);
     };
+    port.addEventListener("close", () => this.close());
   }
 
   /** @param {RTCEvent} event */
@@ -293,6 +294,12 @@ class Link {
 }
 
 /**
+ * Does what a node asks for over port, until either closes it.
+ * @param {MessagePort} port
+ */
+export const serveRTC = (port) => new Link(port);
+
+/**
  * Offers this page to the worker as the host of the node's connections, and is
  * that host for as long as the worker wants it.
  */
@@ -324,7 +331,7 @@ export class Hosting {
           return port1.postMessage({ type: "beat" });
         case "host":
           this.link?.close();
-          this.link = new Link(ports[0]);
+          this.link = serveRTC(ports[0]);
           return;
         case "dismiss":
           this.link?.close();

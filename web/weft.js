@@ -247,7 +247,7 @@ export class WeftNode {
     this.#link = link;
     this.#hosting = new Hosting((port) => link.call("offer", {}, [port]));
     this.#hosting.ongone = (busy) => {
-      if (busy || document.visibilityState === "visible") void link.ping();
+      if (busy || document.visibilityState === "visible") void this.#attend();
     };
     this.#hosting.start();
     link.onrestart = (bootId) => {
@@ -287,7 +287,12 @@ export class WeftNode {
 
   /** Keeps the worker alive while someone looks, or other visitors may be served. */
   #beat() {
-    if (document.visibilityState === "visible" || this.#hosting.size) void this.#link.ping();
+    if (document.visibilityState === "visible" || this.#hosting.size) void this.#attend();
+  }
+
+  async #attend() {
+    await this.#link.ping();
+    if (!this.#ended.signal.aborted) this.#hosting.start();
   }
 
   /** Resolves when a relay is connected. @returns {Promise<void>} */

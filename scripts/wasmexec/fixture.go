@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	routinghelpers "github.com/libp2p/go-libp2p-routing-helpers"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 
 	"github.com/webfabric/weft/shared/content"
 )
@@ -49,7 +50,7 @@ func newFixture(ctx context.Context) (*fixture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fixture: %w", err)
 	}
-	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0/ws"), libp2p.DisableRelay())
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0/ws"), libp2p.DisableRelay(), libp2p.ResourceManager(&network.NullResourceManager{}))
 	if err != nil {
 		return nil, fmt.Errorf("fixture: %w", err)
 	}

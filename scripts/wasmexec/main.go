@@ -11,8 +11,13 @@
 //	WEFT_TEST_WS    a WebSocket URL; ?do= says how its far end behaves, see farEnd
 //	WEFT_TEST_PEER  the multiaddr of a native libp2p peer over WebSocket, which
 //	                answers pings and serves the blocks of WEFT_TEST_ROOT
+//	WEFT_TEST_RTC   the multiaddr of another native peer, by /webrtc through the
+//	                first one; what it does is in rtc.go
 //	WEFT_TEST_ROOT  a UnixFS directory with the file data.bin, whose byte i is
 //	                given by [fixtureByte]
+//
+// The global function newRTC returns a MessagePort to a page that serves WebRTC
+// (web/rtc.js); each port stands for a page of its own.
 package main
 
 import (
@@ -22,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -34,14 +40,18 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/coder/websocket"
+
+	"github.com/webfabric/weft"
 )
 
 //go:embed worker.js
 var workerJS []byte
 
-const page = `<!doctype html><title>wasmexec</title><script>
+const page = `<!doctype html><title>wasmexec</title><script type="module">
+import { serveRTC } from "/rtc.js";
 const w = new Worker("/worker.js");
 w.onerror = (e) => fetch("/failed", { method: "POST", body: "worker: " + (e.message || "not started") });
+w.onmessage = ({ ports }) => serveRTC(ports[0]);
 </script>`
 
 func main() {
@@ -81,6 +91,15 @@ func run(ctx context.Context, binary string, args []string, out io.Writer) (int,
 		return 0, err
 	}
 	defer peer.Close()
+	rtcAddr, stopRTC, err := newRTCPeer(ctx, peer.host)
+	if err != nil {
+		return 0, err
+	}
+	defer stopRTC()
+	rtcJS, err := fs.ReadFile(weft.Assets(), "rtc.js")
+	if err != nil {
+		return 0, err
+	}
 	// The binary has no files: what go test asks for in files is left out.
 	args = slices.DeleteFunc(args, func(a string) bool {
 		return strings.HasPrefix(a, "-test.testlogfile=") || strings.HasPrefix(a, "-test.gocoverdir=")
@@ -90,6 +109,7 @@ func run(ctx context.Context, binary string, args []string, out io.Writer) (int,
 		"env": map[string]string{
 			"WEFT_TEST_WS":   "ws://" + ln.Addr().String() + "/ws",
 			"WEFT_TEST_PEER": peer.addr,
+			"WEFT_TEST_RTC":  rtcAddr,
 			"WEFT_TEST_ROOT": peer.root.String(),
 		},
 	})
@@ -117,6 +137,7 @@ func run(ctx context.Context, binary string, args []string, out io.Writer) (int,
 	}
 	serve("/{$}", "text/html", []byte(page))
 	serve("/worker.js", "text/javascript", workerJS)
+	serve("/rtc.js", "text/javascript", rtcJS)
 	serve("/wasm_exec.js", "text/javascript", wasmExec)
 	serve("/setup.json", "application/json", setup)
 	mux.HandleFunc("GET /test.wasm", func(w http.ResponseWriter, r *http.Request) {
@@ -189,6 +210,9 @@ func browse(ctx context.Context, url string) (context.Context, func(), error) {
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
+		// The native peer resolves no mDNS names, and is on this machine.
+		chromedp.Flag("disable-features", "WebRtcHideLocalIpsWithMdns"),
+		chromedp.Flag("allow-loopback-in-peer-connection", true),
 	)
 	tab, stopTab := chromedp.NewContext(alloc)
 	quit := func() {

@@ -1,6 +1,12 @@
 // Runs a Go test binary; wasmexec serves this beside it.
 importScripts("/wasm_exec.js");
 
+globalThis.newRTC = () => {
+  const { port1, port2 } = new MessageChannel();
+  postMessage(null, [port2]);
+  return port1;
+};
+
 (async () => {
   const out = new WebSocket("ws://" + location.host + "/output");
   out.binaryType = "arraybuffer";

@@ -46,6 +46,9 @@ func flags(dir string) []chromedp.ExecAllocatorOption {
 		chromedp.Flag("use-gl", "angle"),
 		chromedp.Flag("use-angle", "swiftshader"),
 		chromedp.Flag("force-color-profile", "srgb"),
+		// Native peers resolve no mDNS names, and are on this machine.
+		chromedp.Flag("disable-features", "WebRtcHideLocalIpsWithMdns"),
+		chromedp.Flag("allow-loopback-in-peer-connection", true),
 		chromedp.Flag("password-store", "basic"),
 	)
 }
