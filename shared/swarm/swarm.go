@@ -53,6 +53,9 @@ const (
 	maxDials = 2
 	// dialTimeout ends one dial; shared/webrtc gives up after 20 s itself.
 	dialTimeout = 25 * time.Second
+	// enoughHolders is how many neighbours that hold something wanted are
+	// sought even where there are enough others.
+	enoughHolders = 2
 	// courtesy is how long a newcomer has to dial us before we dial it: both at
 	// once cost two negotiations for one connection.
 	courtesy = 1500 * time.Millisecond
@@ -348,19 +351,26 @@ func (s *Swarm) step(ctx context.Context, now time.Time) time.Time {
 	s.trim(there, degree, most, now)
 	s.replace(there, degree, now)
 
-	have := s.dialling
-	for _, n := range s.nbs {
+	have, holders := s.dialling, 0
+	for p, n := range s.nbs {
 		if !n.leaving {
 			have++
+			if k := s.peers[p]; k != nil && k.serves(wants) {
+				holders++
+			}
 		}
 	}
-	var holders int
+	serving := holders // of all that are there
 	for _, p := range s.candidates(there, wants) {
 		k := s.peers[p]
+		limit := degree
 		if k.serves(wants) {
-			holders++
+			serving++
+			if holders < enoughHolders {
+				limit = most // whoever has what is wanted is worth one more
+			}
 		}
-		if have >= degree || s.dialling >= maxDials {
+		if have >= limit || s.dialling >= maxDials {
 			break
 		}
 		due := k.next
@@ -374,10 +384,13 @@ func (s *Swarm) step(ctx context.Context, now time.Time) time.Time {
 			continue
 		}
 		have++
+		if k.serves(wants) {
+			holders++
+		}
 		s.dial(ctx, p, k)
 	}
 	// Among more visitors than the relay tells of, the holders may be unknown.
-	if len(wants) > 0 && holders == 0 && have < degree && len(records) >= bcin.MaxView && !s.asking && now.Sub(s.asked) > discoverEvery {
+	if len(wants) > 0 && serving == 0 && len(records) >= bcin.MaxView && !s.asking && now.Sub(s.asked) > discoverEvery {
 		s.asking, s.asked = true, now
 		s.dials.Go(func() {
 			found, err := s.cfg.BCIN.Discover(ctx, wants[0], discovered)
