@@ -77,7 +77,9 @@ func newRelay(t testing.TB, cfg ServerConfig) *relay {
 func (r *relay) start(addr string) {
 	r.t.Helper()
 	r.host = newHost(r.t, r.key, addr)
-	r.key, r.info = keyOf(r.host), peer.AddrInfo{ID: r.host.ID(), Addrs: r.host.Network().ListenAddresses()}
+	if r.key == nil { // else it is where it was, and nodes are reading info
+		r.key, r.info = keyOf(r.host), peer.AddrInfo{ID: r.host.ID(), Addrs: r.host.Network().ListenAddresses()}
+	}
 	var err error
 	if r.server, err = serve(r.host, r.cfg, func() time.Time { return r.now() }); err != nil {
 		r.t.Fatal(err)
@@ -87,11 +89,6 @@ func (r *relay) start(addr string) {
 func (r *relay) stop() {
 	r.host.Close()
 	r.server.Close()
-}
-
-func (r *relay) restart() {
-	r.stop()
-	r.start(r.info.Addrs[0].String())
 }
 
 // node is a client on a host that stays connected to relays, as shared/node is.

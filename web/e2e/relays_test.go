@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 )
 
 // unreachable are the errors that a browser logs of a relay that is dead.
@@ -134,5 +135,101 @@ func TestNamedRelays(t *testing.T) {
 	p.connectedTo(second)
 	if got := eval[string](p, `async (root) => (await node.import(root, "a.js")).default`, root); got != "a" {
 		t.Errorf("import = %q", got)
+	}
+}
+
+// meets waits until p and q, of different visitors, are connected to each other
+// by a data channel.
+func (p *tab) meets(q *tab) {
+	p.t.Helper()
+	const by = `async (id) => (await node.status()).peers.some((p) => p.peerId === id && p.transport === "webrtc")`
+	until[bool](p, "it is connected to the other visitor", by, q.status().PeerID)
+	until[bool](q, "it is connected to the other visitor", by, p.status().PeerID)
+}
+
+// sends adds size bytes that nobody has to p's node, has q fetch them, and
+// returns how many q then had from visitors: the relay fetches for a tab too.
+func (p *tab) sends(q *tab, size int) (fromPeers int64) {
+	p.t.Helper()
+	cid := eval[string](p, `async (size) => {
+		const data = new Uint8Array(size);
+		for (let i = 0; i < size; i += 65536) crypto.getRandomValues(data.subarray(i, Math.min(size, i + 65536)));
+		return (await node.add([{ path: "x.bin", data: new Blob([data]) }])).cid;
+	}`, size)
+	before := q.status().Bytes.FromPeers
+	if got := eval[int](q, `async (cid) => (await (await node.fetch(cid, "x.bin")).arrayBuffer()).byteLength`, cid); got != size {
+		p.t.Errorf("%d bytes came, of %d", got, size)
+	}
+	return q.status().Bytes.FromPeers - before
+}
+
+// gives is sends where visitors have to do all of it.
+func (p *tab) gives(q *tab, size int) {
+	p.t.Helper()
+	if got := p.sends(q, size); got < int64(size) {
+		p.t.Errorf("%d bytes came from visitors, of %d", got, size)
+	}
+}
+
+// TestRelaysGone has two visitors go on exchanging when every relay is dead,
+// and meet a third when one is back.
+func TestRelaysGone(t *testing.T) {
+	t.Parallel()
+	first, second, root := twoRelays(t, site{"blank.html": blankPage}.write(t))
+	visitor := func() *tab {
+		p := newVisitor(t).open(first.url + "/ipfs/" + root + "/blank.html?weft=off").expects(unreachable...)
+		join(p)
+		p.connectedTo(first, second)
+		return p
+	}
+	a, b := visitor(), visitor()
+	a.meets(b)
+	first.kill()
+	a.connectedTo(second)
+	a.gives(b, 4<<20)
+	second.kill()
+	a.connectedTo()
+	b.connectedTo()
+	a.gives(b, 4<<20)
+	b.gives(a, 4<<20)
+
+	first.restart()
+	second.restart()
+	c := visitor()
+	c.meets(a)
+	b.sends(a, 1<<20)
+	c.sends(a, 1<<20)
+}
+
+// TestRefreshed has a visitor load its page again: under the same peer ID it is
+// reached by who knew it before.
+func TestRefreshed(t *testing.T) {
+	t.Parallel()
+	first, second, root := twoRelays(t, site{"blank.html": blankPage}.write(t))
+	visitor := func() *tab {
+		p := newVisitor(t).open(first.url + "/ipfs/" + root + "/blank.html?weft=off")
+		join(p)
+		p.connectedTo(first, second)
+		return p
+	}
+	a, b := visitor(), visitor()
+	a.meets(b)
+	id := b.status().PeerID
+	for _, worker := range []bool{false, true} {
+		if worker {
+			b.stopWorker()
+		}
+		b.reload(false)
+		join(b)
+		if got := b.status().PeerID; got != id {
+			t.Fatalf("peer ID %s, before it was %s", got, id)
+		}
+		begun := time.Now()
+		for b.sends(a, 1<<20) < 1<<20 {
+			if time.Since(begun) > patience {
+				t.Fatalf("with its worker stopped: %v; not connected again within %v", worker, patience)
+			}
+		}
+		t.Logf("with its worker stopped: %v; connected again and sending %v after it was online", worker, time.Since(begun))
 	}
 }
