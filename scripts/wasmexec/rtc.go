@@ -32,7 +32,7 @@ import (
 //	/test/echo   send back what comes
 //	/test/call   read a number; open so many streams of /test/echo to whoever
 //	             called, at once, use each; send back how many did as they should
-//	/test/watch  read to the end; what that was, /test/seen tells
+//	/test/watch  send a byte, read to the end; what that was, /test/seen tells
 //	/test/reset  reset the stream
 //	/test/stall  never read
 //	/test/flood  write until that fails; how much was written, /test/seen tells
@@ -88,6 +88,7 @@ func newRTCPeer(ctx context.Context, through host.Host) (addr string, stop func(
 			binary.Write(s, binary.BigEndian, call(ctx, h, s.Conn().RemotePeer(), n))
 		},
 		"watch": func(s network.Stream) {
+			io.WriteString(s, "x")
 			_, err := io.Copy(io.Discard, s)
 			switch {
 			case err == nil:
