@@ -94,6 +94,7 @@ type Exchange struct {
 	settled ring      // the CIDs that were wanted last
 	strikes map[peer.ID]int
 	recent  recent
+	latency time.Duration // from asking for a block to its coming, lately
 }
 
 var (

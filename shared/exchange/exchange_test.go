@@ -346,7 +346,7 @@ func TestInterop(t *testing.T) {
 	theirs := blockservice.New(store, boxo)
 	p := newParty(t, exchange.Serving{})
 	connect(t, h, p)
-	for _, size := range []int{1, 1000, 100_000, 2 << 20} {
+	for _, size := range []int{16, 1000, 100_000, 2 << 20} {
 		var mine, their []blocks.Block
 		for range 4 {
 			mine, their = append(mine, newBlock(t, size)), append(their, newBlock(t, size))

@@ -48,17 +48,19 @@ const (
 	answerPatience = 500 * time.Millisecond
 	rivalPatience  = 2 * time.Second
 	comingPatience = 4 * time.Second
-	// A reader waits for that as long as the relay would take, within these.
+	// A reader waits for that as long as the relay would take, or as two blocks
+	// take lately, within these.
 	minDue = 50 * time.Millisecond
-	maxDue = time.Second
+	maxDue = 3 * time.Second
 
 	// A peer that is asked and sends nothing is taken to stall after eight
-	// round trips, within these; another is asked beside it.
+	// round trips, or three times what blocks take lately, within these; another
+	// is asked beside it. Where all are slow, asking twice makes all slower.
 	minStall = 2 * time.Second
-	maxStall = 4 * time.Second
+	maxStall = 15 * time.Second
 	// lost is after how long without a byte a want is sent to the same peer
 	// again, if there is no other.
-	lost = 10 * time.Second
+	lost = 20 * time.Second
 	// What nobody has is asked for again after a pause that starts at minRetry
 	// and doubles up to maxRetry.
 	minRetry = time.Second
@@ -103,6 +105,7 @@ type want struct {
 	said  map[*remote]presence
 	from  map[*remote]struct{} // who is asked for the block; none: it is in Exchange.idle
 	idle  bool
+	begun time.Time // when somebody was asked for the block first
 	// deadline is when it should have come; retry when to ask everyone again.
 	deadline time.Time
 	retry    time.Time
@@ -198,6 +201,9 @@ func (x *Exchange) ask(w *want, r *remote, now time.Time) {
 	first := len(w.from) == 0
 	size := w.guess()
 	w.from[r] = struct{}{}
+	if w.begun.IsZero() {
+		w.begun = now
+	}
 	r.out[w] = ask{now, size}
 	r.outBytes += size
 	if len(r.out) == 1 {
@@ -206,9 +212,9 @@ func (x *Exchange) ask(w *want, r *remote, now time.Time) {
 	r.measure(now)
 	eta := r.eta(0)
 	if w.due.IsZero() {
-		w.deadline = now.Add(min(max(3*eta, time.Second), 8*time.Second))
+		w.deadline = now.Add(min(max(3*eta, 3*x.latency, time.Second), 2*maxStall))
 	} else {
-		w.deadline = now.Add(min(max(2*eta, time.Second/2), 4*time.Second))
+		w.deadline = now.Add(min(max(2*eta, 2*x.latency, time.Second/2), maxStall))
 	}
 	r.queue(w.cid, w.entry(wantBlock))
 	if first {
@@ -232,6 +238,9 @@ func (x *Exchange) release(w *want, r *remote) {
 	delete(r.out, w)
 	r.outBytes -= a.size
 	delete(w.from, r)
+	if len(w.from) == 0 {
+		w.begun = time.Time{}
+	}
 	if len(w.from) == 0 && !w.settled && !w.idle {
 		w.idle = true
 		x.idle = append(x.idle, w)
@@ -370,7 +379,7 @@ func (x *Exchange) spare(w *want, relay *remote, size int, now time.Time) (until
 		}
 	}
 	if !w.due.IsZero() {
-		if t := w.due.Add(min(max(relay.eta(size), minDue), maxDue)); t.Before(until) {
+		if t := w.due.Add(min(max(relay.eta(size), 2*x.latency, minDue), maxDue)); t.Before(until) {
 			until = t
 		}
 	}
@@ -436,10 +445,7 @@ func (x *Exchange) late(w *want, now time.Time) {
 		soonest = min(soonest, r.eta(0))
 		liars = liars && r.strikes > 0
 	}
-	patience := min(max(8*last.rtt, minStall), maxStall)
-	if !due {
-		patience *= 2
-	}
+	patience := min(max(8*last.rtt, 3*x.latency, minStall), maxStall)
 	struck := liars || quiet > patience
 	slow := due && now.After(w.deadline) && len(w.from) == 1
 	if !struck && !slow {
