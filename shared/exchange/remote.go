@@ -394,7 +394,11 @@ func (x *Exchange) hear(r *remote, m message.BitSwapMessage, now time.Time) {
 // delivered notes that r sent the block of w.
 func (r *remote) delivered(w *want, size int, now time.Time) {
 	if !w.begun.IsZero() {
-		r.x.latency += (min(now.Sub(w.begun), maxStall) - r.x.latency) / 8
+		took := min(now.Sub(w.begun), maxStall)
+		if r.x.latency == 0 {
+			r.x.latency = took
+		}
+		r.x.latency += (took - r.x.latency) / 8
 	}
 	r.blocks++
 	if r.stalls > 0 && r.blocks%8 == 0 {

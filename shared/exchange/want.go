@@ -51,13 +51,13 @@ const (
 	// A reader waits for that as long as the relay would take, or as two blocks
 	// take lately, within these.
 	minDue = 50 * time.Millisecond
-	maxDue = 3 * time.Second
+	maxDue = maxStall
 
 	// A peer that is asked and sends nothing is taken to stall after eight
 	// round trips, or three times what blocks take lately, within these; another
 	// is asked beside it. Where all are slow, asking twice makes all slower.
-	minStall = 2 * time.Second
-	maxStall = 15 * time.Second
+	minStall = 3 * time.Second
+	maxStall = 10 * time.Second
 	// lost is after how long without a byte a want is sent to the same peer
 	// again, if there is no other.
 	lost = 20 * time.Second
@@ -446,6 +446,9 @@ func (x *Exchange) late(w *want, now time.Time) {
 		liars = liars && r.strikes > 0
 	}
 	patience := min(max(8*last.rtt, 3*x.latency, minStall), maxStall)
+	if !due {
+		patience *= 2 // nobody suffers yet
+	}
 	struck := liars || quiet > patience
 	slow := due && now.After(w.deadline) && len(w.from) == 1
 	if !struck && !slow {
