@@ -478,12 +478,28 @@ func (x *Exchange) watch() {
 		select {
 		case <-t.C:
 			x.mu.Lock()
-			x.look(time.Now())
+			again := x.look(time.Now())
 			x.mu.Unlock()
+			x.here(again)
 		case <-x.wake:
 		case <-x.ctx.Done():
 			return
 		}
+	}
+}
+
+// here hands out those of cs that were stored just before they were asked for.
+func (x *Exchange) here(cs []cid.Cid) {
+	for _, c := range cs {
+		b, err := x.cfg.Blockstore.Get(x.ctx, c)
+		if err != nil {
+			continue // as a rule it is not there
+		}
+		x.mu.Lock()
+		if w := x.wants[c]; w != nil {
+			x.hand(w, b, nil)
+		}
+		x.mu.Unlock()
 	}
 }
 

@@ -400,8 +400,8 @@ func rank(p peer.ID, c cid.Cid) uint64 {
 }
 
 // look does what time has come for: other peers are asked for what is late,
-// and all for what nobody had. mu is held.
-func (x *Exchange) look(now time.Time) {
+// and all for what nobody had, which it returns. mu is held.
+func (x *Exchange) look(now time.Time) (again []cid.Cid) {
 	x.next = time.Time{}
 	for _, r := range x.remotes {
 		r.measure(now)
@@ -410,7 +410,8 @@ func (x *Exchange) look(now time.Time) {
 		switch {
 		case len(w.from) > 0:
 			x.late(w, now)
-		case now.After(w.retry) && len(x.remotes) > 0:
+		case now.After(w.retry):
+			again = append(again, w.cid)
 			w.pause = min(2*w.pause, maxRetry)
 			w.retry = now.Add(w.pause)
 			for _, r := range x.remotes {
@@ -423,6 +424,7 @@ func (x *Exchange) look(now time.Time) {
 		}
 	}
 	x.plan(now)
+	return again
 }
 
 // late asks another peer for w if those that are asked stall, or are far slower
