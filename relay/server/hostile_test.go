@@ -205,7 +205,8 @@ func TestHostileWebSockets(t *testing.T) {
 
 // The cache holds no more bytes than it may, and forgets what was used least lately.
 func TestCache(t *testing.T) {
-	c := newCache(300)
+	const each = 100 + blockOverhead
+	c := newCache(3 * each)
 	var bs []blocks.Block
 	for i := range 4 {
 		bs = append(bs, blocks.NewBlock(bytes.Repeat([]byte{byte(i)}, 100)))
@@ -223,13 +224,19 @@ func TestCache(t *testing.T) {
 			t.Errorf("block %d: %v, want %v", i, ok, want)
 		}
 	}
-	c.put(blocks.NewBlock(make([]byte, 301)))
-	if c.size != 300 || c.order.Len() != 3 || len(c.byKey) != 3 {
+	c.put(blocks.NewBlock(make([]byte, 3*each-blockOverhead+1)))
+	if c.size != 3*each || c.order.Len() != 3 || len(c.byKey) != 3 {
 		t.Errorf("%d bytes in %d blocks", c.size, c.order.Len())
 	}
 	c.drop(bs[0].Cid())
-	if c.size != 200 {
+	if c.size != 2*each {
 		t.Errorf("%d bytes after a drop", c.size)
+	}
+	for i := range 100 { // small ones are no way around the bound
+		c.put(blocks.NewBlock([]byte{byte(i)}))
+	}
+	if n := c.order.Len(); n != 3 {
+		t.Errorf("%d blocks of a byte are held, want 3", n)
 	}
 }
 
