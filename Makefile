@@ -74,7 +74,7 @@ deps: ## who may import whom, and what stays out of the tab, with reasons
 
 unit: ## native unit tests, with the race detector
 	scripts/setup.sh gcc
-	$(TEST) -race . ./shared/... ./relay/... ./scripts/...
+	$(TEST) -race . ./shared/... ./relay/... ./wasm/... ./scripts/...
 
 unit-js: ## the tab's own packages, in real Chromium
 	scripts/setup.sh chromium
