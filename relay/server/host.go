@@ -153,7 +153,7 @@ func newCircuitRelay(h host.Host, m *metrics) (*circuit.Relay, error) {
 // startBitswap starts the block exchange. It asks connected peers only: there
 // is no routing.
 func startBitswap(ctx context.Context, h host.Host, blocks *tiered, m *metrics, f *forwarder) *bitswap.Bitswap {
-	return bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, node.ServesEmpty(blocks),
+	return bitswap.New(ctx, bsnet.NewFromIpfsHost(node.BoundMessages(h)), nil, node.ServesEmpty(blocks),
 		bitswap.MaxOutstandingBytesPerPeer(bitswapOutstanding),
 		// A want can be lost with a connection; by default it is repeated after
 		// a minute only.

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/coder/websocket"
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 )
@@ -200,6 +204,56 @@ func TestHostileWebSockets(t *testing.T) {
 	}
 	if n := len(s.host.Network().Conns()); n != 0 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+// Bitswap messages that never end cost a bounded amount of memory: boxo makes
+// room for all of a message once it has read its length.
+func TestEndlessMessages(t *testing.T) {
+	const streams = 200 // of 4 MiB
+	s, _ := startHere(t, nil)
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.ResourceManager(&network.NullResourceManager{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := h.Connect(ctx, peer.AddrInfo{ID: s.ID(), Addrs: s.Host().Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for range streams {
+		out, err := h.NewStream(ctx, s.ID(), "/ipfs/bitswap/1.2.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Write(binary.AppendUvarint(nil, network.MessageSizeMax)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for open := 0; open < streams; {
+		if ctx.Err() != nil {
+			t.Fatalf("%d streams are open, want %d", open, streams)
+		}
+		open = 0
+		for _, c := range s.Host().Network().ConnsToPeer(h.ID()) {
+			for _, st := range c.GetStreams() {
+				if st.Protocol() == "/ipfs/bitswap/1.2.0" {
+					open++
+				}
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if grew := int64(heap()) - int64(before); grew > streams*network.MessageSizeMax/4 {
+		t.Errorf("%d messages that never end take %d MiB", streams, grew>>20)
 	}
 }
 

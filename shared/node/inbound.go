@@ -18,8 +18,8 @@ import (
 // handleNewStream; a larger length resets the stream, go-msgio's
 // ErrMsgTooLarge). So four bytes on a stream cost 4 MiB until the stream ends,
 // and boxo waits for the rest as long as it takes. go-libp2p leaves the number
-// of streams to the resource manager, which the tab does not have. With this
-// bound a peer that never ends its messages has the node hold 64 MiB, and its
+// of streams to the resource manager, which the tab does not have and whose
+// limit on a relay is in the thousands. With this bound a peer that never ends its messages has the node hold 64 MiB, and its
 // own further messages wait.
 const maxPeerMessages = 16
 
@@ -37,7 +37,11 @@ type turns struct {
 	held int           // streams being read or waiting
 }
 
-func newInbound(h host.Host) *inbound { return &inbound{Host: h, peers: map[peer.ID]*turns{}} }
+// BoundMessages returns h with a bound on the Bitswap messages that are read of
+// one peer at once. Give it to what speaks Bitswap, and to nothing else.
+func BoundMessages(h host.Host) host.Host {
+	return &inbound{Host: h, peers: map[peer.ID]*turns{}}
+}
 
 // SetStreamHandler gives f to the host, with the bound.
 func (in *inbound) SetStreamHandler(id protocol.ID, f network.StreamHandler) {

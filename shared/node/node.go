@@ -115,7 +115,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	// Relays are known before Bitswap meets the first peer, so that every byte
 	// is counted where it belongs.
 	n.cfg.Host.Network().Notify((*notifiee)(n))
-	n.bitswap = bitswap.New(n.ctx, bsnet.NewFromIpfsHost(newInbound(cfg.Host)), routinghelpers.Null{}, ServesEmpty(cfg.Blockstore),
+	n.bitswap = bitswap.New(n.ctx, bsnet.NewFromIpfsHost(BoundMessages(cfg.Host)), routinghelpers.Null{}, ServesEmpty(cfg.Blockstore),
 		bitswap.WithTracer((*tracer)(n)),
 		// A duplicate is counted by asking the store for every block received,
 		// a lookup each; nobody reads that count.
