@@ -2,6 +2,8 @@
 // Finds out which relays the worker uses and what they say about themselves
 // (`/weft/config.json`), and remembers both for when they are away.
 
+import { readAtMost } from "./body.js";
+
 /** @typedef {import("./types.js").Config} Config */
 
 const cacheName = "weft-config";
@@ -69,8 +71,8 @@ export async function fresh() {
         credentials: "omit",
         signal: AbortSignal.timeout(had ? patience : firstPatience),
       });
-      const text = response.ok ? await response.text() : "";
-      const config = text.length <= maxBytes ? parse(text, base) : null;
+      const bytes = response.ok ? await readAtMost(response, maxBytes) : null;
+      const config = bytes && parse(new TextDecoder().decode(bytes), base);
       if (config) {
         await cache.put(key(base), Response.json(config)).catch(() => {}); // no room: it is asked again next time
         return config;
