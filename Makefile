@@ -85,9 +85,10 @@ kubo: ## against a real Kubo, which is built once and cached
 	scripts/kubo/build.sh
 	$(TEST) -count=1 -tags kubo ./scripts/kubo/...
 
-e2e: build ## a real relay, real pages in real Chromium
+e2e: build ## a real relay, real pages in real Chromium, and once a real Kubo
 	scripts/setup.sh chromium node
 	scripts/setup.sh pages
+	scripts/kubo/build.sh
 	$(GO) test -count=1 -parallel 2 -timeout 30m -tags e2e ./web/e2e/...
 
 size: wasm ## the tab's node in bytes, against its budget
