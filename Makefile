@@ -82,7 +82,7 @@ deps: wasmmod ## who may import whom, and what stays out of the tab, with reason
 
 unit: wasmmod ## native unit tests, with the race detector
 	scripts/setup.sh gcc node
-	$(TEST) -race . ./shared/... ./relay/... ./scripts/...
+	$(TEST) -race . ./shared/... ./relay/... ./wasm/... ./scripts/...
 	$(TEST) -run TestSuite ./relay/pionrtc # its 100 peers are too slow for ICE with the race detector
 
 unit-js: wasmmod ## the tab's own packages, in real Chromium
@@ -94,9 +94,10 @@ kubo: ## against a real Kubo, which is built once and cached
 	scripts/kubo/build.sh
 	$(TEST) -count=1 -tags kubo ./scripts/kubo/...
 
-e2e: build ## a real relay, real pages in real Chromium
+e2e: build ## a real relay, real pages in real Chromium, and once a real Kubo
 	scripts/setup.sh chromium node
 	scripts/setup.sh pages
+	scripts/kubo/build.sh
 	$(GO) test -count=1 -parallel 2 -timeout 30m -tags e2e ./web/e2e/...
 
 size: wasm ## the tab's node in bytes, by package, against its budget

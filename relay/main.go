@@ -97,7 +97,7 @@ a peer-to-peer node, and one small relay lets them find each other.
 
 The keys and stores of this user live under one directory: $WEFT_HOME, else
 $XDG_DATA_HOME/weft, else ~/.local/share/weft.`,
-		Example: `  weft relay                    # start a relay on http://127.0.0.1:8787
+		Example: `  weft relay                    # start a relay on http://localhost:8787
   weft publish ./site           # publish a folder to it; prints its root CID
   weft get CID/index.html       # fetch a file, every block verified`,
 		SilenceErrors: true,
@@ -114,8 +114,28 @@ $XDG_DATA_HOME/weft, else ~/.local/share/weft.`,
 		return usagef("unknown command %q", args[0])
 	}
 	root.SuggestionsMinimumDistance = 2
+	root.Version = readBuild().Version // weft --version; more by weft version
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(relayCommand(), publishCommand(), getCommand(), lsCommand(),
 		idCommand(), assetsCommand(), versionCommand())
+	root.SetHelpCommand(helpCommand(root))
 	return root
+}
+
+// helpCommand is cobra's, except that a command which is none is an error.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Print help about a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil {
+				return &usageError{err}
+			}
+			if len(rest) > 0 {
+				return root.Args(root, rest)
+			}
+			return cmd.Help()
+		},
+	}
 }

@@ -79,11 +79,11 @@ type published struct {
 }
 
 func (p *publisher) run(ctx context.Context, path string, stdout, stderr io.Writer) error {
-	at, err := findRelay(p.relay)
+	total, err := size(path)
 	if err != nil {
 		return err
 	}
-	total, err := size(path)
+	at, err := findRelay(p.relay)
 	if err != nil {
 		return err
 	}

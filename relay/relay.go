@@ -121,6 +121,9 @@ func (r *relayer) config() (server.Config, error) {
 	if r.email != "" && r.domain == "" {
 		return cfg, usagef("--email is for the certificate of --domain, which is missing")
 	}
+	if err := cfg.Check(); err != nil {
+		return cfg, &usageError{err}
+	}
 	if !r.withoutDemo {
 		cfg.Demo = weft.Demo()
 	}

@@ -189,6 +189,11 @@ func TestNode(t *testing.T) {
 		if got := len(body(t, get(t, node, "/ipfs/"+v.Get("cid").String()+"/b/zeros").Get("body"))); got != 3<<20 {
 			t.Errorf("%d bytes", got)
 		}
+		// One file without a name is itself, as weft.js sends a string or a Blob.
+		v = await(t, node.Call("call", "add", map[string]any{"files": []any{map[string]any{"path": "", "data": jsapi.Uint8Array([]byte("alone"))}}}))
+		if got := string(body(t, get(t, node, "/ipfs/"+v.Get("cid").String()).Get("body"))); got != "alone" {
+			t.Errorf("a nameless file: body %q", got)
+		}
 	})
 	t.Run("put blocks", func(t *testing.T) {
 		good := map[string]any{"cid": "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e", "data": jsapi.Uint8Array([]byte("hello world"))}

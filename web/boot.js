@@ -7,6 +7,7 @@
 // takes them over when it is up.
 
 import { BlockError, DAG_PB, IDENTITY, decodeUnixFS, hamtStep, parseCID, verify } from "./blocks.js";
+import { readAtMost } from "./body.js";
 
 /** @typedef {import("./blocks.js").CID} CID */
 /** @typedef {import("./blocks.js").Entry} Entry */
@@ -114,7 +115,8 @@ export class Blocks {
         response.body?.cancel().catch(() => {});
         throw new Later(`the relay answered ${response.status} for ${cid.text}`);
       }
-      const data = await readAll(response, maxBlockSize);
+      const data = await readAtMost(response, maxBlockSize);
+      if (!data) throw new BlockError("bad_block", `more than ${maxBlockSize} bytes came for one block`);
       this.fetched += data.length;
       return data;
     } catch (err) {
@@ -136,35 +138,6 @@ export class Blocks {
       this.heldBytes -= old.length;
     }
   }
-}
-
-/**
- * Reads a body of at most max bytes.
- * @param {Response} response
- * @param {number} max
- */
-async function readAll(response, max) {
-  const reader = response.body?.getReader();
-  /** @type {Uint8Array[]} */
-  const parts = [];
-  let size = 0;
-  while (reader) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    size += value.length;
-    if (size > max) {
-      reader.cancel().catch(() => {});
-      throw new BlockError("bad_block", `more than ${max} bytes came for one block`);
-    }
-    parts.push(value);
-  }
-  const out = new Uint8Array(size);
-  let at = 0;
-  for (const p of parts) {
-    out.set(p, at);
-    at += p.length;
-  }
-  return out;
 }
 
 /**

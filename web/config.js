@@ -2,6 +2,8 @@
 // Finds out which relays the worker uses and what they say about themselves
 // (`/weft/config.json`), and remembers both for when they are away.
 
+import { readAtMost } from "./body.js";
+
 /** @typedef {import("./types.js").Config} Config */
 
 const cacheName = "weft-config";
@@ -92,8 +94,8 @@ export async function fresh() {
   const configs = await Promise.all((await relays()).map(async (base) => {
     try {
       const response = await fetch(`${base}/weft/config.json`, { cache: "no-store", credentials: "omit", signal: late.signal });
-      const text = response.ok ? await response.text() : "";
-      const config = text.length <= maxBytes ? parse(text, base) : null;
+      const bytes = response.ok ? await readAtMost(response, maxBytes) : null;
+      const config = bytes && parse(new TextDecoder().decode(bytes), base);
       if (config) {
         if (!answered) {
           answered = true;

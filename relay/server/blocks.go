@@ -79,7 +79,13 @@ func (t *tiered) AllKeysChan(ctx context.Context) (<-chan cid.Cid, error) {
 	return t.kept.AllKeysChan(ctx)
 }
 
-// cache holds the blocks used last, at most max bytes of them.
+// blockOverhead is what holding a block costs beside its bytes, generously: its
+// CID, its places in the list and the map. Without it a stranger's one-byte
+// blocks would fill the machine before the cache was full.
+const blockOverhead = 512
+
+// cache holds the blocks used last, at most max bytes of them, each counted
+// with its overhead.
 type cache struct {
 	max int64
 
@@ -111,7 +117,7 @@ func (c *cache) get(k cid.Cid) (blocks.Block, bool) {
 }
 
 func (c *cache) put(b blocks.Block) {
-	n := int64(len(b.RawData()))
+	n := cost(b)
 	if n > c.max {
 		return
 	}
@@ -141,5 +147,7 @@ func (c *cache) drop(k cid.Cid) {
 func (c *cache) remove(e *list.Element) {
 	b := c.order.Remove(e).(blocks.Block)
 	delete(c.byKey, string(b.Cid().Hash()))
-	c.size -= int64(len(b.RawData()))
+	c.size -= cost(b)
 }
+
+func cost(b blocks.Block) int64 { return int64(len(b.RawData())) + blockOverhead }

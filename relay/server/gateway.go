@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"mime"
@@ -13,6 +14,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/webfabric/weft/shared/content"
 	"github.com/webfabric/weft/shared/gateway"
 )
 
@@ -88,14 +90,7 @@ func (s *Server) serveIPFS(w http.ResponseWriter, r *http.Request) {
 		ResponseWriter: w, server: s, request: r, root: root,
 		own: s.list.Load().has(root), navigation: isNavigation(r), says: saysNavigation(r),
 		download: q.Get("download") == "true", off: q.Get("weft") == "off",
-		name: q.Get("filename"),
-	}
-	switch {
-	case g.name != "":
-	case strings.HasSuffix(r.URL.Path, "/"):
-		g.name = "index.html" // a folder shows that, or is a listing
-	default:
-		g.name = path.Base(r.URL.Path)
+		filename: q.Get("filename"),
 	}
 	if !g.own {
 		w.Header().Set("Content-Security-Policy", "sandbox")
@@ -138,7 +133,9 @@ type gatewayResponse struct {
 	server  *Server
 	request *http.Request
 	root    cid.Cid
-	name    string // of the file, as its type goes by it
+	// filename is what the query calls the file, "" for nothing; name is that
+	// or its own, as its type goes by it.
+	filename, name string
 
 	own, navigation, says, download, off bool
 	ifNoneMatch                          string
@@ -169,6 +166,14 @@ func (g *gatewayResponse) WriteHeader(status int) {
 	etag := h.Get("Etag")
 	_, notCID := cid.Decode(strings.Trim(etag, `"`))
 	file := (status == http.StatusOK || status == http.StatusPartialContent) && notCID == nil
+	if file {
+		own := g.ownName()
+		g.name = cmp.Or(g.filename, own)
+		if g.own && gateway.Disguises(own, g.filename) {
+			g.own = false
+			h.Set("Content-Security-Policy", "sandbox")
+		}
+	}
 	if file && knownType(g.name) {
 		// By our table, not by the machine's mime.types.
 		h.Set("Content-Type", gateway.ContentType(g.name, nil))
@@ -206,6 +211,23 @@ func (g *gatewayResponse) WriteHeader(status int) {
 		return
 	}
 	g.ResponseWriter.WriteHeader(status)
+}
+
+// ownName is the file's name where it lies. boxo's gateway gives a file for
+// /file/ too, which must not pass for a folder's index.
+func (g *gatewayResponse) ownName() string {
+	if strings.HasSuffix(g.request.URL.Path, "/") {
+		roots := g.Header().Get("X-Ipfs-Roots")
+		last, err := cid.Decode(roots[strings.LastIndex(roots, ",")+1:])
+		if err == nil {
+			// Its block was read for this answer.
+			t, err := content.Resolve(g.request.Context(), g.server.service, last, nil)
+			if err == nil && t.Kind == content.Dir {
+				return "index.html"
+			}
+		}
+	}
+	return path.Base(g.request.URL.Path)
 }
 
 func (g *gatewayResponse) Write(p []byte) (int, error) {

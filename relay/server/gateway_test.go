@@ -33,6 +33,7 @@ func TestDocuments(t *testing.T) {
 		exact = iota
 		joined
 		inert
+		disguised // exact, and a document of nobody
 	)
 	navigate := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Accept: text/html,*/*"}
 	iframe := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}
@@ -53,7 +54,10 @@ func TestDocuments(t *testing.T) {
 		{"iframe", "/index.html", "index.html", iframe, joined, inert, "text/html"},
 		{"object", "/index.html", "index.html", object, joined, inert, "text/html"},
 		{"sniffed page", "/noext", "noext", navigate, joined, inert, "text/html"},
-		{"page that says it is another's", "/app.js?filename=x.html", "app.js", navigate, joined, inert, "text/html"},
+		{"data that the address calls a page", "/app.js?filename=x.html", "app.js", navigate, inert, inert, "text/html"},
+		{"data that the address calls a drawing", "/app.js?filename=x.svg", "app.js", fetch, disguised, disguised, "image/svg+xml"},
+		{"page that the address calls another", "/index.html?filename=x.htm", "index.html", navigate, joined, inert, "text/html"},
+		{"data as if it were a folder", "/app.js/", "app.js", navigate, exact, exact, "text/javascript"},
 		{"old browser", "/index.html", "index.html", old, exact, inert, "text/html"},
 		{"off", "/index.html?weft=off", "index.html", navigate, exact, inert, "text/html"},
 		{"fetch", "/index.html", "index.html", fetch, exact, exact, "text/html"},
@@ -83,7 +87,7 @@ func TestDocuments(t *testing.T) {
 					t.Fatalf("%s %s", resp.Status, body)
 				}
 				csp := h.Get("Content-Security-Policy")
-				if owned == strings.HasPrefix(csp, "sandbox") || h.Get("X-Content-Type-Options") != "nosniff" {
+				if trusted := owned && want != inert && want != disguised; trusted == strings.HasPrefix(csp, "sandbox") || h.Get("X-Content-Type-Options") != "nosniff" {
 					t.Errorf("Content-Security-Policy %q", csp)
 				}
 				active := gateway.IsActiveDocument(tt.ctype)
@@ -92,7 +96,7 @@ func TestDocuments(t *testing.T) {
 				}
 				etag := h.Get("ETag")
 				switch want {
-				case exact:
+				case exact, disguised:
 					if body != data || !strings.HasPrefix(h.Get("Content-Type"), tt.ctype) || !strings.Contains(h.Get("Cache-Control"), "immutable") {
 						t.Errorf("body %.60q, headers %v", body, h)
 					}

@@ -22,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/webfabric/weft/shared/exchange"
 	"github.com/webfabric/weft/shared/node"
 )
 
@@ -154,7 +155,7 @@ func newCircuitRelay(h *circuits, m *metrics) (*circuit.Relay, error) {
 // startBitswap starts the block exchange. It asks connected peers only: there
 // is no routing.
 func startBitswap(ctx context.Context, h host.Host, blocks *tiered, m *metrics, f *forwarder) *bitswap.Bitswap {
-	return bitswap.New(ctx, bsnet.NewFromIpfsHost(h), nil, node.ServesEmpty(blocks),
+	return bitswap.New(ctx, bsnet.NewFromIpfsHost(exchange.BoundMessages(h)), nil, node.ServesEmpty(blocks),
 		bitswap.MaxOutstandingBytesPerPeer(bitswapOutstanding),
 		// A want can be lost with a connection; by default it is repeated after
 		// a minute only.

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/coder/websocket"
 	blocks "github.com/ipfs/go-block-format"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 )
@@ -203,9 +207,60 @@ func TestHostileWebSockets(t *testing.T) {
 	}
 }
 
+// Bitswap messages that never end cost a bounded amount of memory: boxo makes
+// room for all of a message once it has read its length.
+func TestEndlessMessages(t *testing.T) {
+	const streams = 200 // of 4 MiB
+	s, _ := startHere(t, nil)
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.DisableRelay(), libp2p.ResourceManager(&network.NullResourceManager{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := h.Connect(ctx, peer.AddrInfo{ID: s.ID(), Addrs: s.Host().Addrs()}); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	for range streams {
+		out, err := h.NewStream(ctx, s.ID(), "/ipfs/bitswap/1.2.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Write(binary.AppendUvarint(nil, network.MessageSizeMax)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for open := 0; open < streams; {
+		if ctx.Err() != nil {
+			t.Fatalf("%d streams are open, want %d", open, streams)
+		}
+		open = 0
+		for _, c := range s.Host().Network().ConnsToPeer(h.ID()) {
+			for _, st := range c.GetStreams() {
+				if st.Protocol() == "/ipfs/bitswap/1.2.0" {
+					open++
+				}
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if grew := int64(heap()) - int64(before); grew > streams*network.MessageSizeMax/4 {
+		t.Errorf("%d messages that never end take %d MiB", streams, grew>>20)
+	}
+}
+
 // The cache holds no more bytes than it may, and forgets what was used least lately.
 func TestCache(t *testing.T) {
-	c := newCache(300)
+	const each = 100 + blockOverhead
+	c := newCache(3 * each)
 	var bs []blocks.Block
 	for i := range 4 {
 		bs = append(bs, blocks.NewBlock(bytes.Repeat([]byte{byte(i)}, 100)))
@@ -223,13 +278,19 @@ func TestCache(t *testing.T) {
 			t.Errorf("block %d: %v, want %v", i, ok, want)
 		}
 	}
-	c.put(blocks.NewBlock(make([]byte, 301)))
-	if c.size != 300 || c.order.Len() != 3 || len(c.byKey) != 3 {
+	c.put(blocks.NewBlock(make([]byte, 3*each-blockOverhead+1)))
+	if c.size != 3*each || c.order.Len() != 3 || len(c.byKey) != 3 {
 		t.Errorf("%d bytes in %d blocks", c.size, c.order.Len())
 	}
 	c.drop(bs[0].Cid())
-	if c.size != 200 {
+	if c.size != 2*each {
 		t.Errorf("%d bytes after a drop", c.size)
+	}
+	for i := range 100 { // small ones are no way around the bound
+		c.put(blocks.NewBlock([]byte{byte(i)}))
+	}
+	if n := c.order.Len(); n != 3 {
+		t.Errorf("%d blocks of a byte are held, want 3", n)
 	}
 }
 

@@ -68,12 +68,11 @@ func originOf(u *url.URL) string {
 // and answers their preflights.
 func (s *Server) cors(w http.ResponseWriter, r *http.Request) (answered bool) {
 	origin := r.Header.Get("Origin")
-	if origin != "" {
-		w.Header().Add("Vary", "Origin")
-		if s.origins.allows(r) {
-			w.Header().Set("Access-Control-Allow-Origin", origin)
-			w.Header().Set("Access-Control-Expose-Headers", "Content-Length, Content-Range, ETag, X-Ipfs-Path, X-Ipfs-Roots")
-		}
+	// Also without one: a cache must not give that answer to a page.
+	w.Header().Add("Vary", "Origin")
+	if origin != "" && s.origins.allows(r) {
+		w.Header().Set("Access-Control-Allow-Origin", origin)
+		w.Header().Set("Access-Control-Expose-Headers", "Content-Length, Content-Range, ETag, X-Ipfs-Path, X-Ipfs-Roots")
 	}
 	if r.Method != http.MethodOptions {
 		return false

@@ -96,6 +96,20 @@ type Config struct {
 	writeTimeout time.Duration
 }
 
+// Check tells what of c can never be right: the domain, the public URL, an
+// allowed origin. [New] checks it too.
+func (c Config) Check() error {
+	if c.Domain != "" && (len(c.Domain) > 253 || !dnsName.MatchString(c.Domain)) {
+		return fmt.Errorf("server: domain %q: want a name like fabric.example", c.Domain)
+	}
+	public, err := publicURL(c)
+	if err != nil {
+		return err
+	}
+	_, err = newOrigins(c.AllowOrigins, public)
+	return err
+}
+
 // Server is a running relay.
 type Server struct {
 	cfg     Config
@@ -174,6 +188,9 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	}
 	if s.cfg.writeTimeout <= 0 {
 		s.cfg.writeTimeout = writeTimeout
+	}
+	if err := cfg.Check(); err != nil {
+		return nil, err
 	}
 	if s.public, err = publicURL(cfg); err != nil {
 		return nil, err

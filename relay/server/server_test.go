@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -546,6 +547,10 @@ func TestOrigins(t *testing.T) {
 				t.Errorf("upgrade refused by %v, want 403", resp)
 			}
 			if tt.origin == "" {
+				resp, _ := do(t, request(t, "GET", s.URL()+"/weft/config.json", nil))
+				if got := resp.Header.Values("Vary"); !slices.Contains(got, "Origin") {
+					t.Errorf("without an Origin: Vary %q", got)
+				}
 				return
 			}
 			for _, path := range []string{"/weft/config.json", "/ipfs/bafkqaaa", "/sw.js"} {

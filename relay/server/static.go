@@ -135,8 +135,15 @@ func (s *static) serve(w http.ResponseWriter, r *http.Request) bool {
 		}
 		return true
 	}
-	if p == "/index.html" {
+	switch p {
+	case "/index.html":
 		p = "/"
+	case "/favicon.ico":
+		// What browsers ask for when a page names no icon: it has none, and
+		// that is no error in its console.
+		w.Header().Set("Cache-Control", "public, max-age=86400")
+		w.WriteHeader(http.StatusNoContent)
+		return true
 	}
 	f := s.files[p]
 	if f == nil {

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	chunk "github.com/ipfs/boxo/chunker"
 	"github.com/ipfs/boxo/ipld/merkledag"
@@ -70,7 +71,8 @@ func Add(ctx context.Context, dag ipld.DAGService, fsys fs.FS, name string, opts
 
 // A NamedReader is one file of [AddFiles].
 type NamedReader struct {
-	// Path is relative, separated by slashes, without "." and ".." (fs.ValidPath).
+	// Path is relative, separated by slashes, without "." and ".." (fs.ValidPath),
+	// or empty for a file that is added alone.
 	Path string
 	// Open is called once, when the file's turn has come.
 	Open func() (io.ReadCloser, error)
@@ -79,8 +81,12 @@ type NamedReader struct {
 // AddFiles adds files as one directory tree. All of them are added, hidden
 // names too: they were asked for by name. A path that is no fs.ValidPath, is
 // named twice, or is a file and a directory at once, is an error that wraps
-// fs.ErrInvalid, and nothing is added.
+// fs.ErrInvalid, and nothing is added. A single file whose path is empty is
+// added as itself, without a directory.
 func AddFiles(ctx context.Context, dag ipld.DAGService, files []NamedReader, opts ...AddOption) (Stat, error) {
+	if len(files) == 1 && files[0].Path == "" {
+		return add(ctx, dag, item{name: "file", open: files[0].Open}, opts)
+	}
 	root := new(tree)
 	for _, f := range files {
 		if err := root.put(f.Path, f); err != nil {
@@ -285,6 +291,9 @@ func (a *adder) dir(ctx context.Context, it item) (*ipld.Link, error) {
 		name := path.Base(e.name)
 		if !a.hidden && strings.HasPrefix(name, ".") {
 			continue
+		}
+		if !utf8.ValidString(name) { // neither dag-pb nor io/fs has such names
+			return nil, fmt.Errorf("content: add %q: %w: the name is not UTF-8", e.name, fs.ErrInvalid)
 		}
 		link, err := a.add(ctx, e)
 		if err != nil {

@@ -249,7 +249,11 @@ func TestAddTree(t *testing.T) {
 	if err != nil || same.Root != tab.Root {
 		t.Errorf("AddFiles = %s, Add of the same tree = %s, %v", tab.Root, same.Root, err)
 	}
-	for _, bad := range [][]string{{"../x"}, {"/x"}, {""}, {"."}, {"a//b"}, {"a", "a"}, {"a", "a/b"}, {"a/b", "a"}} {
+	// A file alone, without a name, is no directory.
+	if one, err := content.AddFiles(t.Context(), dag, []content.NamedReader{{Open: open("alone")}}); err != nil || string(readAll(t, bs, one.Root)) != "alone" || one.Files != 1 {
+		t.Errorf("AddFiles of a nameless file = %+v, %v", one, err)
+	}
+	for _, bad := range [][]string{{"../x"}, {"/x"}, {"", "a"}, {"."}, {"a//b"}, {"a", "a"}, {"a", "a/b"}, {"a/b", "a"}} {
 		var files []content.NamedReader
 		for _, p := range bad {
 			files = append(files, content.NamedReader{Path: p, Open: open("")})
@@ -261,12 +265,34 @@ func TestAddTree(t *testing.T) {
 	if _, err := content.Add(t.Context(), dag, os.DirFS(dir), "nothing"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Add of nothing = %v", err)
 	}
+	for _, path := range []string{"bad\xff", "dir/bad\xff"} {
+		if _, err := content.AddFiles(t.Context(), dag, []content.NamedReader{{Path: path, Open: open("")}}); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("AddFiles(%q) = %v, want fs.ErrInvalid", path, err)
+		}
+	}
+	_, err = content.Add(t.Context(), dag, latin1{os.DirFS(dir).(fs.ReadDirFS)}, ".")
+	if !errors.Is(err, fs.ErrInvalid) || !strings.Contains(err.Error(), `b\xfccher.txt": invalid argument: the name is not UTF-8`) {
+		t.Errorf("Add of a name in Latin-1 = %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := content.Add(ctx, dag, os.DirFS(dir), "."); !errors.Is(err, context.Canceled) {
 		t.Errorf("Add after cancel = %v", err)
 	}
 }
+
+// latin1 is a folder with one file more, whose name is not UTF-8: not every
+// file system would make it.
+type latin1 struct{ fs.ReadDirFS }
+
+func (l latin1) ReadDir(name string) ([]fs.DirEntry, error) {
+	list, err := l.ReadDirFS.ReadDir(name)
+	return append(list, latin1Entry{list[len(list)-1]}), err
+}
+
+type latin1Entry struct{ fs.DirEntry }
+
+func (latin1Entry) Name() string { return "b\xfccher.txt" }
 
 // counter counts batches, and fails after some.
 type counter struct {

@@ -19,8 +19,8 @@ import (
 // handleNewStream; a larger length resets the stream, go-msgio's
 // ErrMsgTooLarge). So four bytes on a stream cost 4 MiB until the stream ends,
 // and boxo waits for the rest as long as it takes. go-libp2p leaves the number
-// of streams to the resource manager, which the tab does not have. With this
-// bound a peer that never ends its messages has the node hold 64 MiB, and its
+// of streams to the resource manager, which the tab does not have and whose
+// limit on a relay is in the thousands. With this bound a peer that never ends its messages has the node hold 64 MiB, and its
 // own further messages wait.
 const maxPeerMessages = 16
 
@@ -37,6 +37,13 @@ type inbound struct {
 type turns struct {
 	free chan struct{} // holds a value for each stream being read
 	held int           // streams being read or waiting
+}
+
+// BoundMessages returns h with a bound on the Bitswap messages that are read of
+// one peer at once. Give it to what speaks Bitswap, and to nothing else.
+func BoundMessages(h host.Host) host.Host {
+	var nobody atomic.Uint64
+	return newInbound(h, func(peer.ID) *atomic.Uint64 { return &nobody })
 }
 
 func newInbound(h host.Host, count func(peer.ID) *atomic.Uint64) *inbound {

@@ -33,7 +33,7 @@ func FuzzParse(f *testing.F) {
 		if u, err := url.Parse(first.path()); err != nil || u.Host != "" || u.Scheme != "" {
 			t.Fatalf("%q is not a path: %v", first.path(), err)
 		}
-		for _, s := range []string{first.path(), disposition("attachment", first.name())} {
+		for _, s := range []string{first.path(), disposition("attachment", first.name()), disposition("inline", first.filename)} {
 			if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
 				t.Fatalf("%q is not fit for a header", s)
 			}

@@ -232,6 +232,11 @@ func TestServe(t *testing.T) {
 		{"download", nav(get(base + "/?download=true&filename=%C3%BC%22.html")), want{200, "<!doctype html><h1>Hi</h1>", map[string]string{
 			"Content-Disposition": `attachment; filename="__.html"; filename*=UTF-8''%C3%BC%22.html`}}},
 		{"filename", get(base + "/app.js?filename=x.txt"), want{200, "*", map[string]string{"Content-Disposition": `inline; filename="x.txt"; filename*=UTF-8''x.txt`, "Content-Type": "text/plain; charset=utf-8"}}},
+		{"data that the address calls a page", nav(get(base + "/app.js?filename=x.html")), want{200, "*", map[string]string{"Cache-Control": "no-cache",
+			"Content-Security-Policy": "sandbox allow-downloads allow-top-navigation-by-user-activation; default-src 'none'; style-src 'unsafe-inline'"}}},
+		{"data that the address calls a drawing", get(base + "/app.js?filename=x.svg"), want{200, "export default 1", map[string]string{"Content-Type": "image/svg+xml", "Content-Security-Policy": "sandbox"}}},
+		{"page that the address calls another", nav(get(base + "/?filename=x.htm")), want{200, joined, nil}},
+		{"data as if it were a folder", nav(get(base + "/app.js/")), want{200, "export default 1", map[string]string{"Content-Type": "text/javascript; charset=utf-8"}}},
 		{"raw", get(base + "/app.js?format=raw"), want{200, "export default 1", map[string]string{"Content-Type": "application/vnd.ipld.raw", "X-Content-Type-Options": "nosniff"}}},
 		{"raw by Accept", get(base+"/app.js", "Accept", "application/vnd.ipld.raw"), want{200, "export default 1", map[string]string{"Content-Type": "application/vnd.ipld.raw"}}},
 		{"raw directory", get(base + "?format=raw"), want{200, "*", map[string]string{"Content-Type": "application/vnd.ipld.raw"}}},
@@ -734,5 +739,27 @@ func TestContentType(t *testing.T) {
 	}
 	if !gateway.IsActiveDocument("not a type;;") || !gateway.IsActiveDocument("TEXT/HTML; charset=x") {
 		t.Error("a type that does not parse, or in capitals, is taken for inert")
+	}
+}
+
+func TestDisguises(t *testing.T) {
+	for _, tt := range []struct {
+		name, filename string
+		want           bool
+	}{
+		{"a.json", "", false},
+		{"a.json", "b.txt", false},
+		{"a.json", "b.json", false},
+		{"a.json", "b.html", true},
+		{"a.json", "b.SVG", true},
+		{"a.json", "b", true}, // it would be sniffed
+		{"a", "b", false},     // it is sniffed
+		{"a", "b.html", true},
+		{"a.html", "b.svg", false},
+		{"a.html", "b", false},
+	} {
+		if got := gateway.Disguises(tt.name, tt.filename); got != tt.want {
+			t.Errorf("Disguises(%q, %q) = %v, want %v", tt.name, tt.filename, got, tt.want)
+		}
 	}
 }

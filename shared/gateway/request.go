@@ -104,11 +104,8 @@ func (t target) path() string {
 	return b.String()
 }
 
-// name is what the target is called: for types and downloads.
+// name is what the path calls the target.
 func (t target) name() string {
-	if t.filename != "" {
-		return t.filename
-	}
 	if n := len(t.segments); n > 0 {
 		return t.segments[n-1]
 	}

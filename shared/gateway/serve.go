@@ -187,9 +187,11 @@ func (w *work) bytes(status int, h http.Header, data []byte) *Response {
 	return &Response{Status: status, Header: h, Size: int64(len(data)), Body: &body{tail: data, cancel: w.cancel, close: w.end}}
 }
 
-// file answers with a file. tag is what the path leads to: the file, or the
-// directory whose index it is, as boxo's gateway has it.
-func (w *work) file(ctx context.Context, found content.Target, name string, tag cid.Cid) (*Response, error) {
+// file answers with a file, called own where it lies. tag is what the path
+// leads to: the file, or the directory whose index it is, as boxo's gateway has it.
+func (w *work) file(ctx context.Context, found content.Target, own string, tag cid.Cid) (*Response, error) {
+	name := cmp.Or(w.t.filename, own)
+	w.owned = w.owned && !Disguises(own, w.t.filename)
 	typ, err := w.contentType(ctx, found, name)
 	if err != nil {
 		return nil, err
@@ -283,7 +285,7 @@ func (w *work) dir(ctx context.Context, found content.Target) (*Response, error)
 	index, err := content.Resolve(ctx, w.s.get, found.Cid, []string{indexName})
 	switch {
 	case err == nil && index.Kind != content.Dir:
-		return w.file(ctx, index, cmp.Or(w.t.filename, indexName), found.Cid)
+		return w.file(ctx, index, indexName, found.Cid)
 	case err != nil && !errors.Is(err, content.ErrNotFound):
 		return nil, err
 	}

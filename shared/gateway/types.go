@@ -83,3 +83,18 @@ func IsActiveDocument(contentType string) bool {
 	}
 	return strings.HasSuffix(t, "+xml")
 }
+
+// Disguises tells whether filename, which a request gives to a file called
+// name, could make a document of what is none by its own name. An address must
+// not do that: anyone can write one, and an owner's data would run as a page of
+// the origin. Such a request is answered as for a root of someone else.
+func Disguises(name, filename string) bool {
+	own, asked := byName(name), byName(filename)
+	switch {
+	case filename == "" || asked == own:
+		return false
+	case own != "" && IsActiveDocument(own):
+		return false // a document anyhow
+	}
+	return asked == "" || IsActiveDocument(asked) // without a type it is sniffed
+}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -78,7 +79,7 @@ func (s *persistentSession) GetBlock(ctx context.Context, c cid.Cid) (blocks.Blo
 	if f == nil {
 		return s.alone.GetBlock(ctx, c)
 	}
-	defer s.leave(c, f)
+	defer s.leave(ctx, c, f)
 	t := time.AfterFunc(askAgain, func() {
 		// What comes reaches the flight too; so would what is wrong.
 		_, _ = s.alone.GetBlock(ctx, c)
@@ -120,26 +121,36 @@ func (s *persistentSession) join(c cid.Cid) *flight {
 	return f
 }
 
-// leave has f cancelled after a while, if nobody else waits and it has not ended.
-func (s *persistentSession) leave(c cid.Cid, f *flight) {
+// leave ends a wait for f, for the reason that ctx gives if it has ended. When
+// nobody else waits, f is cancelled: after a while if it was the caller who left,
+// and at once for any other reason. A peer that lied is not asked again before.
+func (s *persistentSession) leave(ctx context.Context, c cid.Cid, f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if f.waiting--; f.waiting > 0 || s.flights[c] != f {
 		return
 	}
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		s.drop(c, f)
+		return
+	}
 	time.AfterFunc(linger, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if f.waiting > 0 || f.cancelled || s.flights[c] != f {
-			return
+		if f.waiting == 0 && !f.cancelled && s.flights[c] == f {
+			s.drop(c, f)
 		}
-		f.cancelled = true
-		f.cancel()
-		time.AfterFunc(askAgain, func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.flights, c)
-		})
+	})
+}
+
+// drop cancels f; s.mu is held.
+func (s *persistentSession) drop(c cid.Cid, f *flight) {
+	f.cancelled = true
+	f.cancel()
+	time.AfterFunc(askAgain, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.flights, c)
 	})
 }
 

@@ -50,19 +50,19 @@ func TestKeys(t *testing.T) {
 }
 
 func TestLRU(t *testing.T) {
-	l := newLRU(10)
+	l := newLRU(10 + 2*blockOverhead)
 	l.add("a", make([]byte, 4))
 	l.add("b", make([]byte, 4))
 	l.get("a")
 	l.add("c", make([]byte, 4))
-	l.add("huge", make([]byte, 11))
+	l.add("huge", make([]byte, 11+blockOverhead))
 	for key, want := range map[string]bool{"a": true, "b": false, "c": true, "huge": false} {
 		if _, got := l.get(key); got != want {
 			t.Errorf("get(%q) = %v, want %v", key, got, want)
 		}
 	}
 	l.remove("a")
-	if _, ok := l.get("a"); ok || l.size != 4 {
+	if _, ok := l.get("a"); ok || l.size != 4+blockOverhead {
 		t.Errorf("after remove: held %v, size %d", ok, l.size)
 	}
 }

@@ -5,11 +5,16 @@ import (
 	"sync"
 )
 
+// blockOverhead is what holding a block costs beside its bytes, generously: its
+// key and its places in the list and the map. Without it small blocks would
+// fill a tab's memory before the cache was full.
+const blockOverhead = 256
+
 // lru keeps the bytes of blocks that were used last. It is safe for concurrent
 // use; its lock is taken last.
 type lru struct {
 	mu    sync.Mutex
-	max   int // bytes
+	max   int // bytes, each block counted with its overhead
 	size  int
 	order *list.List // of *hotBlock, last used first
 	items map[string]*list.Element
@@ -36,7 +41,7 @@ func (l *lru) get(key string) ([]byte, bool) {
 }
 
 func (l *lru) add(key string, data []byte) {
-	if len(data) > l.max {
+	if len(data)+blockOverhead > l.max {
 		return
 	}
 	l.mu.Lock()
@@ -46,7 +51,7 @@ func (l *lru) add(key string, data []byte) {
 		return
 	}
 	l.items[key] = l.order.PushFront(&hotBlock{key, data})
-	l.size += len(data)
+	l.size += len(data) + blockOverhead
 	for l.size > l.max {
 		l.drop(l.order.Back())
 	}
@@ -65,5 +70,5 @@ func (l *lru) drop(e *list.Element) {
 	b := e.Value.(*hotBlock)
 	l.order.Remove(e)
 	delete(l.items, b.key)
-	l.size -= len(b.data)
+	l.size -= len(b.data) + blockOverhead
 }

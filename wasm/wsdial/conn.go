@@ -204,16 +204,14 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	}()
 	for {
 		select {
-		case <-c.closedHere:
-			return 0, net.ErrClosed
-		case <-c.closed:
-			return 0, ErrReset
+		case <-c.closed: // which Close does too
+			return 0, c.ended()
 		case <-c.wd.done():
 			return 0, os.ErrDeadlineExceeded
 		default:
 		}
 		if c.ws.Get("readyState").Int() != wsOpen {
-			return 0, ErrReset
+			return 0, c.ended()
 		}
 		if c.ws.Get("bufferedAmount").Int() <= maxBuffered {
 			break
@@ -229,6 +227,16 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	js.CopyBytesToJS(view, p)
 	c.ws.Call("send", view)
 	return len(p), nil
+}
+
+// ended is the error of writing to a connection that has ended.
+func (c *Conn) ended() error {
+	select {
+	case <-c.closedHere:
+		return net.ErrClosed
+	default:
+		return ErrReset
+	}
 }
 
 // Close ends the connection; reads and writes under way return net.ErrClosed.
