@@ -19,9 +19,9 @@
  * @property {string} peerId the relay's
  * @property {string[]} relays WebSocket multiaddrs with peer IDs
  * @property {string[]} [swarm] addresses for native peers
+ * @property {string[]} [stun] STUN servers, as URLs
  * @property {{peerId: string, roots: string} | null} [owner] the signed list of the origin's own roots (base64)
  * @property {string} [demo] CID of the relay's example site
- * @property {string[]} [stun] STUN servers, as URLs
  * @property {{maxBlockSize: number, maxReservation: number}} [limits] bytes, and seconds
  * @property {{wasm: string, exec: string, bytes: number}} [node] what to run
  */
