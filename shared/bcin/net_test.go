@@ -811,9 +811,9 @@ func TestLyingRelay(t *testing.T) {
 		}
 	})
 	n := newNode(t, nil, r)
-	ps := n.wait("the honest one", func(ps []Record) bool { return len(ps) == 1 })
+	n.wait("the honest one", func(ps []Record) bool { return len(ps) == 1 })
 	<-asked // after the event with the earlier epoch
-	if ps = n.Peers(); len(ps) != 1 || ps[0].Peer != honest.ID() || ps[0].Epoch != 10 {
+	if ps := n.Peers(); len(ps) != 1 || ps[0].Peer != honest.ID() || ps[0].Epoch != 10 {
 		t.Errorf("peers = %+v", ps)
 	}
 	found, err := n.Discover(testContext(t), cid.Undef, 0)

@@ -446,15 +446,15 @@ func TestClosed(t *testing.T) {
 }
 
 // pattern is endless bytes without repetition.
-type pattern struct{ n uint64 }
+type pattern struct{}
 
-func (p *pattern) Read(b []byte) (int, error) { return rand.Read(b) }
+func (pattern) Read(b []byte) (int, error) { return rand.Read(b) }
 
 // addFile puts a file of size bytes into p's store.
 func (p *party) addFile(t testing.TB, size int64) cid.Cid {
 	t.Helper()
 	stat, err := content.AddFiles(context.Background(), merkledag.NewDAGService(p.dag), []content.NamedReader{{
-		Path: "file", Open: func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(&pattern{}, size)), nil },
+		Path: "file", Open: func() (io.ReadCloser, error) { return io.NopCloser(io.LimitReader(pattern{}, size)), nil },
 	}})
 	if err != nil {
 		t.Fatal(err)

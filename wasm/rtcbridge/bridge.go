@@ -13,6 +13,20 @@ import (
 	"github.com/webfabric/weft/shared/webrtc"
 )
 
+const (
+	// maxChannels is how many channels of one connection are open that this
+	// side opened: Chromium has 1,024 SCTP streams (kMaxSctpStreams), half of
+	// them each side's, and one is the init channel's.
+	maxChannels = 510
+	// pageWait is how long New waits for a page: another one takes over sooner.
+	pageWait = 3 * time.Second
+	// eventCost is what an event counts for beside its data, in bytes; web/rtc.js
+	// has the same.
+	eventCost = 128
+	// tookEvery is after how many bytes the page is told that they were taken.
+	tookEvery = 256 << 10
+)
+
 // A Bridge makes peer connections in whatever page hosts them.
 type Bridge struct {
 	stun func() []string

@@ -16,27 +16,11 @@
 // The neighbour is relay/pionrtc, the same for native peers.
 package rtcbridge
 
-import (
-	"errors"
-	"time"
-)
+import "errors"
 
-const (
-	// MaxConns is how many connections there are at once, those under way
-	// included: 16 peers, and as many that come and go.
-	MaxConns = 32
-	// maxChannels is how many channels of one connection are open that this
-	// side opened: Chromium has 1,024 SCTP streams (kMaxSctpStreams), half of
-	// them each side's, and one is the init channel's.
-	maxChannels = 510
-	// pageWait is how long New waits for a page: another one takes over sooner.
-	pageWait = 3 * time.Second
-	// eventCost is what an event counts for beside its data, in bytes; web/rtc.js
-	// has the same.
-	eventCost = 128
-	// tookEvery is after how many bytes the page is told that they were taken.
-	tookEvery = 256 << 10
-)
+// MaxConns is how many connections there are at once, those under way included:
+// 16 peers, and as many that come and go.
+const MaxConns = 32
 
 var (
 	// ErrNoPage means that no page of the origin can host connections.
