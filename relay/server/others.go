@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,12 +27,16 @@ const (
 	// maxOthers is how many other relays may be named: a node stays connected
 	// to all of them.
 	maxOthers = 8
+	// othersNote is the note in the store that says what they said last.
+	othersNote = "relays"
 )
 
 // others are the site's other relays, which visitors are told of: the death of
-// one is then no matter to those who are there.
+// one is then no matter to those who are there. What they said is kept, since
+// a relay may start while they are away.
 type others struct {
 	self  peer.ID
+	notes notes
 	log   *slog.Logger
 	urls  []string
 	fixed []string // multiaddrs
@@ -39,9 +45,15 @@ type others struct {
 	said map[string][]string // by URL: addresses, as it said last
 }
 
+// notes are kept from one start to the next; [store.Store] does.
+type notes interface {
+	Note(name string) ([]byte, error)
+	SetNote(name string, b []byte) error
+}
+
 // newOthers reads what Config.Relays names: URLs, or multiaddrs with a peer ID.
-func newOthers(names []string, self peer.ID, log *slog.Logger) (*others, error) {
-	o := &others{self: self, log: log, said: map[string][]string{}}
+func newOthers(names []string, self peer.ID, notes notes, log *slog.Logger) (*others, error) {
+	o := &others{self: self, notes: notes, log: log, said: map[string][]string{}}
 	if len(names) > maxOthers {
 		return nil, fmt.Errorf("server: %d other relays, at most %d", len(names), maxOthers)
 	}
@@ -66,7 +78,29 @@ func newOthers(names []string, self peer.ID, log *slog.Logger) (*others, error) 
 		}
 		o.urls = append(o.urls, u.Scheme+"://"+u.Host)
 	}
+	o.remember()
 	return o, nil
+}
+
+// remember takes over what the relays named now said before.
+func (o *others) remember() {
+	b, err := o.notes.Note(othersNote)
+	if err != nil || b == nil {
+		if err != nil {
+			o.log.Warn("what other relays said is not known any more", "err", err)
+		}
+		return
+	}
+	var said map[string][]string
+	if err := json.Unmarshal(b, &said); err != nil {
+		o.log.Warn("what other relays said is not known any more", "err", err)
+		return
+	}
+	for _, u := range o.urls {
+		if addrs, ok := said[u]; ok {
+			o.said[u] = addrs
+		}
+	}
 }
 
 func isWebSocket(a ma.Multiaddr) bool {
@@ -135,5 +169,15 @@ func (o *others) take(u string, r client.Relay) {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if slices.Equal(o.said[u], addrs) {
+		return
+	}
 	o.said[u] = addrs
+	b, err := json.Marshal(o.said)
+	if err == nil {
+		err = o.notes.SetNote(othersNote, b)
+	}
+	if err != nil {
+		o.log.Warn("what other relays said is not kept", "err", err)
+	}
 }

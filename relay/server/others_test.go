@@ -38,7 +38,7 @@ func relaysOf(t testing.TB, s *server.Server) []peer.ID {
 }
 
 // TestOthers has a relay name others, by URL and by multiaddr, itself among
-// them; what it was told of one stays when that is away.
+// them; what it was told of one stays when that is away, and when it starts anew.
 func TestOthers(t *testing.T) {
 	a, b := start(t, nil), start(t, nil)
 	var addr string
@@ -56,15 +56,21 @@ func TestOthers(t *testing.T) {
 	if err := s.Close(context1(t)); err != nil {
 		t.Fatal(err)
 	}
-	s = start(t, func(c *server.Config) {
+	again := func(c *server.Config) {
 		c.Dir, c.Listen = first.Dir, strings.TrimPrefix(strings.Replace(url, "localhost", "127.0.0.1", 1), "http://")
 		c.Relays = []string{a.URL() + "/", url, addr}
-	})
+	}
+	s = start(t, again)
 	want := []peer.ID{s.ID(), b.ID(), a.ID()}
 	waitFor(t, "the others are named", func() bool { return slices.Equal(relaysOf(t, s), want) })
 	a.Close(context1(t))
 	if got := relaysOf(t, s); !slices.Equal(got, want) {
 		t.Errorf("relays = %v; want %v", got, want)
+	}
+	s.Close(context1(t))
+	s = start(t, again)
+	if got := relaysOf(t, s); !slices.Equal(got, want) {
+		t.Errorf("after it was started anew, relays = %v; want %v", got, want)
 	}
 }
 

@@ -219,7 +219,7 @@ func New(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if s.id, err = peer.IDFromPrivateKey(s.key); err != nil {
 		return nil, fmt.Errorf("server: peer ID: %w", err)
 	}
-	if s.others, err = newOthers(cfg.Relays, s.id, s.log); err != nil {
+	if s.others, err = newOthers(cfg.Relays, s.id, s.store, s.log); err != nil {
 		return nil, err
 	}
 	for _, p := range cfg.Publishers {

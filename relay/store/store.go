@@ -353,6 +353,40 @@ func newKey(dir, name string) (crypto.PrivKey, error) {
 	return key, syncDir(dir)
 }
 
+// maxNote bounds a note, in bytes.
+const maxNote = 1 << 20
+
+// Note returns what [Store.SetNote] kept under name last, nil for nothing.
+func (s *Store) Note(name string) ([]byte, error) {
+	f, err := os.Open(s.note(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxNote+1))
+	if err != nil {
+		return nil, fmt.Errorf("store: read %s: %w", f.Name(), err)
+	}
+	if len(b) > maxNote {
+		return nil, fmt.Errorf("%w: %s: more than %d bytes", ErrCorrupt, f.Name(), maxNote)
+	}
+	return b, nil
+}
+
+// SetNote keeps b, of at most 1 MiB, under name: something that the relay can
+// do without, and starts better with.
+func (s *Store) SetNote(name string, b []byte) error {
+	if len(b) > maxNote {
+		return fmt.Errorf("store: note %s of %d bytes, at most %d", name, len(b), maxNote)
+	}
+	return writeFile(s.note(name), b, 0o600)
+}
+
+func (s *Store) note(name string) string { return filepath.Join(s.dir, name+".json") }
+
 // writeFile replaces the file name by b: whole or not at all, and on disk when
 // it returns.
 func writeFile(name string, b []byte, mode fs.FileMode) error {

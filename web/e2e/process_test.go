@@ -121,10 +121,10 @@ func (p *process) publish(dir string) cid.Cid {
 	return c
 }
 
-// metric is the value of one line of its /metrics, 0 if there is none.
-func (p *process) metric(name string) float64 {
+// get is what it answers at path.
+func (p *process) get(path string) string {
 	p.t.Helper()
-	resp, err := http.Get(p.url + "/metrics")
+	resp, err := http.Get(p.url + path)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -133,7 +133,13 @@ func (p *process) metric(name string) float64 {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	for line := range strings.Lines(string(b)) {
+	return string(b)
+}
+
+// metric is the value of one line of its /metrics, 0 if there is none.
+func (p *process) metric(name string) float64 {
+	p.t.Helper()
+	for line := range strings.Lines(p.get("/metrics")) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 			if err != nil {

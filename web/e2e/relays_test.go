@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -26,6 +27,11 @@ func twoRelays(t *testing.T, dir string) (first, second *process, root string) {
 	a, b := first.publish(dir), second.publish(dir)
 	if a != b {
 		t.Fatalf("one folder is %s and %s", a, b)
+	}
+	for end := time.Now().Add(patience); !strings.Contains(first.get("/weft/config.json"), second.id); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the first relay does not name the second")
+		}
 	}
 	return first, second, a.String()
 }
