@@ -61,7 +61,7 @@ func TestSoakChurn(t *testing.T) {
 		s, p := site{}, published{files: map[string]string{}}
 		for i := range 4 {
 			name := fmt.Sprintf("f%d.bin", i)
-			s[name] = noise(seed*16+uint64(i), 10_000+rand.IntN(2<<20))
+			s[name] = noise(seed*16+uint64(i), 10_000+rand.IntN(4<<20))
 			p.files[name] = sum(s[name])
 		}
 		p.root = r.publishSite(s)
@@ -83,17 +83,21 @@ func TestSoakChurn(t *testing.T) {
 		}`, worker)
 		return p, err
 	}
-	fetch := func(p *tab) error {
+	// any is some file's site and name.
+	any := func() (published, string) {
 		s := sites[rand.IntN(len(sites))]
-		for name, want := range s.files { // any one
-			got, err := try[string](p, sumOf, s.root.String(), name)
-			if err != nil {
-				return fmt.Errorf("%s/%s: %w", s.root, name, err)
-			}
-			if got != want {
-				return fmt.Errorf("%s/%s: other bytes", s.root, name)
-			}
-			break
+		for name := range s.files {
+			return s, name
+		}
+		panic("a site without files")
+	}
+	fetch := func(p *tab, s published, name string) error {
+		got, err := try[string](p, sumOf, s.root.String(), name)
+		if err != nil {
+			return fmt.Errorf("%s/%s: %w", s.root, name, err)
+		}
+		if got != s.files[name] {
+			return fmt.Errorf("%s/%s: other bytes", s.root, name)
 		}
 		return nil
 	}
@@ -118,7 +122,7 @@ func TestSoakChurn(t *testing.T) {
 	var guests [visitorsAtOnce]*guest
 	var fetched, came int
 	// round has each guest come or go, with even chances, and all that are there
-	// fetch at the same time.
+	// fetch at the same time: half of them the same file, the others any.
 	round := func(all bool) {
 		for i, g := range guests {
 			switch {
@@ -135,6 +139,7 @@ func TestSoakChurn(t *testing.T) {
 				guests[i] = nil
 			}
 		}
+		hot, hotName := any()
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		for _, p := range append([]*tab{stays}, func() (ps []*tab) {
@@ -146,7 +151,11 @@ func TestSoakChurn(t *testing.T) {
 			return ps
 		}()...) {
 			wg.Go(func() {
-				err := fetch(p)
+				s, name := hot, hotName
+				if rand.IntN(2) == 0 {
+					s, name = any()
+				}
+				err := fetch(p, s, name)
 				mu.Lock()
 				defer mu.Unlock()
 				fetched++
