@@ -92,6 +92,7 @@ type Exchange struct {
 	seq     uint64
 	next    time.Time // when to look at the wants again; zero for when something happens
 	settled ring      // the CIDs that were wanted last
+	past    past
 	strikes map[peer.ID]int
 	recent  recent
 	latency time.Duration // from asking for a block to its coming, lately
@@ -123,6 +124,7 @@ func New(ctx context.Context, cfg Config) *Exchange {
 		remotes: map[peer.ID]*remote{},
 		wants:   map[cid.Cid]*want{},
 		settled: ring{max: maxSettled, has: map[cid.Cid]struct{}{}},
+		past:    past{has: map[cid.Cid]*want{}},
 		strikes: map[peer.ID]int{},
 		recent:  recent{has: map[cid.Cid]blocks.Block{}},
 	}
@@ -346,6 +348,7 @@ func (x *Exchange) settle(w *want, from *remote) {
 	w.settled = true
 	delete(x.wants, w.cid)
 	x.settled.add(w.cid)
+	x.past.add(w)
 	for _, r := range x.remotes {
 		x.release(w, r)
 		r.cancel(w.cid, r == from)
@@ -359,6 +362,7 @@ func (x *Exchange) hand(w *want, b blocks.Block, r *remote) {
 		wt.open = slices.DeleteFunc(wt.open, func(c cid.Cid) bool { return c == w.cid })
 		wt.got <- b // it has room
 	}
+	w.waiters = nil
 }
 
 // ReceiveMessage takes a message of a peer's.
@@ -579,4 +583,26 @@ func (r *ring) add(c cid.Cid) {
 func (r *ring) holds(c cid.Cid) bool {
 	_, ok := r.has[c]
 	return ok
+}
+
+// maxPast bounds how many wants are remembered.
+const maxPast = 256
+
+// past is the wants that ended last: a neighbour's answer to one of them still
+// tells what it is likely to have.
+type past struct {
+	has   map[cid.Cid]*want
+	order []*want
+}
+
+func (p *past) add(w *want) {
+	p.has[w.cid] = w
+	p.order = append(p.order, w)
+	if len(p.order) > maxPast {
+		if old := p.order[0]; p.has[old.cid] == old {
+			delete(p.has, old.cid)
+		}
+		p.order[0] = nil
+		p.order = p.order[1:]
+	}
 }

@@ -198,6 +198,32 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestHot has somebody wait for one small block after the other that the relay
+// and a neighbour have: after some, the neighbour is asked for them.
+func TestHot(t *testing.T) {
+	relay, friend := newParty(t, exchange.Serving{}), newParty(t, exchange.Serving{})
+	p := newParty(t, exchange.Serving{}, relay.ID())
+	var all []blocks.Block
+	for range 400 {
+		all = append(all, newBlock(t, 2_000))
+	}
+	relay.put(t, all...)
+	friend.put(t, all...)
+	connect(t, p, relay)
+	connect(t, p, friend)
+	p.knows(t, relay.ID(), friend.ID())
+	ctx := limited(t)
+	session := blockservice.NewSession(ctx, p.dag)
+	for _, b := range all {
+		if _, err := session.GetBlock(ctx, b.Cid()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := p.ex.Stats(); got.FromPeers < got.FromRelay {
+		t.Errorf("Stats() = %+v: the relay sent most", got)
+	}
+}
+
 func cids(bs []blocks.Block) (cs []cid.Cid) {
 	for _, b := range bs {
 		cs = append(cs, b.Cid())

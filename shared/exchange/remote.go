@@ -90,6 +90,7 @@ type remote struct {
 	rate     float64       // bytes per second; 0 for unknown
 	stalls   int
 	silent   int // questions not answered in time, one after the other
+	unkept   int // blocks left to it in vain, one after the other
 
 	// progress is when its last byte came, as far as was looked; sample and
 	// sampled are when and where the rate was taken last.
@@ -360,16 +361,23 @@ func (x *Exchange) hear(r *remote, m message.BitSwapMessage, now time.Time) {
 				r.theirs[e.Cid] = c
 			}
 			if c.coming {
-				x.yield(r, e.Cid)
+				x.yield(r, e.Cid, now)
 			}
 		}
 	}
 	for _, bp := range m.BlockPresences() {
 		w := x.wants[bp.Cid]
-		if w == nil {
-			continue
+		open := w != nil
+		if !open {
+			if w = x.past.has[bp.Cid]; w == nil {
+				continue
+			}
 		}
 		before := w.said[r]
+		questioned := before == asked || before == overdue
+		if !open && !questioned {
+			continue
+		}
 		if a, ok := r.out[w]; ok {
 			r.sampleRTT(now.Sub(a.at))
 		} else if before == asked {
@@ -378,13 +386,14 @@ func (x *Exchange) hear(r *remote, m message.BitSwapMessage, now time.Time) {
 		r.silent = 0
 		if bp.Type == pb.Message_Have {
 			w.said[r] = have
-			if (before == asked || before == overdue) && !r.relay {
+			r.unkept = 0
+			if questioned && !r.relay {
 				w.session.seen[r.id] += 0.3 * (1 - w.session.seen[r.id])
 			}
 			continue
 		}
 		w.said[r] = haveNot
-		if before == asked || before == overdue || r.stands[w.cid] == wantBlock {
+		if questioned || r.stands[w.cid] == wantBlock {
 			w.session.seen[r.id] *= 0.5
 		}
 		x.release(w, r)

@@ -39,19 +39,20 @@ const (
 	havePriority   = 1 << 20
 	comingPriority = 1
 
-	// How long a block is left to neighbours: for four round trips, within
-	// minAnswer and maxAnswer, as those that want it too may be about to say so;
-	// until they have answered, answerPatience at most; to one who ought to ask the relay, rivalPatience;
-	// to one who has asked for it, comingPatience.
+	// How long a block is left to neighbours: for four round trips or half of
+	// what blocks take lately, within minAnswer and maxAnswer, as those that want
+	// it too may be about to say so; until they have answered, answerPatience at
+	// most; to one who ought to ask the relay, rivalPatience; to one who has
+	// asked for it, comingPatience. Nobody suffers meanwhile: once a reader
+	// comes up with the block, he waits for that only as long as the relay would
+	// take, or as two blocks take lately, within minDue and maxDue.
 	minAnswer      = 60 * time.Millisecond
-	maxAnswer      = 300 * time.Millisecond
-	answerPatience = 500 * time.Millisecond
-	rivalPatience  = 2 * time.Second
-	comingPatience = 4 * time.Second
-	// A reader waits for that as long as the relay would take, or as two blocks
-	// take lately, within these.
-	minDue = 50 * time.Millisecond
-	maxDue = maxStall
+	maxAnswer      = time.Second
+	answerPatience = time.Second
+	rivalPatience  = 5 * time.Second
+	comingPatience = 10 * time.Second
+	minDue         = 50 * time.Millisecond
+	maxDue         = maxStall
 
 	// A peer that is asked and sends nothing is taken to stall after eight
 	// round trips, or three times what blocks take lately, within these; another
@@ -66,8 +67,13 @@ const (
 	minRetry = time.Second
 	maxRetry = 10 * time.Second
 	// maxSilent is after how many questions that were not answered in time a
-	// neighbour's answers are not waited for, until it gives one.
+	// neighbour's answers are not waited for, until it gives one; maxUnkept after
+	// how many blocks that were left to it in vain no more are, until it has one.
 	maxSilent = 3
+	maxUnkept = 3
+	// takeBack is for how long after two have asked the relay for a block one of
+	// them takes it back: later the relay is likely to be sending it.
+	takeBack = 200 * time.Millisecond
 	// tick is how often wants are looked at while there are any.
 	tick = 250 * time.Millisecond
 
@@ -322,9 +328,38 @@ func (x *Exchange) assign(w *want, now time.Time) time.Time {
 		}
 	}
 	if due || relay.room(size) {
+		for r := range w.said {
+			if r.claims(w) != none {
+				r.unkept++
+			}
+		}
 		x.ask(w, relay, now)
 	}
 	return time.Time{}
+}
+
+// An expectation is why a block may be left to a neighbour that has it not.
+type expectation uint8
+
+const (
+	none expectation = iota
+	rival
+	coming
+)
+
+// claims tells what may be expected of r, which wants w's block too: to have
+// asked for it, or to be the one whose turn that is.
+func (r *remote) claims(w *want) expectation {
+	c, ok := r.theirs[w.cid]
+	switch {
+	case !ok || r.relay || r.mute || r.banned() || r.unkept >= maxUnkept:
+		return none
+	case c.coming:
+		return coming
+	case rank(r.id, w.cid) > rank(r.x.cfg.Host.ID(), w.cid):
+		return rival
+	}
+	return none
 }
 
 // relayFor returns the relay that would send w the soonest, nil for none. One
@@ -348,16 +383,16 @@ func (x *Exchange) spare(w *want, relay *remote, size int, now time.Time) (until
 			until = t
 		}
 	}
-	own := rank(x.cfg.Host.ID(), w.cid)
 	for r, said := range w.said {
 		if r.relay || r.mute || r.banned() {
 			continue
 		}
-		later(w.since.Add(min(max(4*r.rtt, minAnswer), maxAnswer)))
+		answer := max(4*r.rtt, x.latency/2, minAnswer)
+		later(w.since.Add(min(answer, maxAnswer)))
 		if said == asked && r.silent < maxSilent {
 			patience := answerPatience
 			if r.rtt > 0 {
-				patience = min(max(4*r.rtt, minAnswer), answerPatience)
+				patience = min(answer, answerPatience)
 			}
 			if t := w.since.Add(patience); t.After(now) {
 				later(t)
@@ -366,16 +401,15 @@ func (x *Exchange) spare(w *want, relay *remote, size int, now time.Time) (until
 				r.silent++
 			}
 		}
-		c, ok := r.theirs[w.cid]
-		switch {
-		case !ok:
-		case c.coming:
-			later(c.at.Add(comingPatience))
-		case rank(r.id, w.cid) > own:
-			if c.at.Before(w.since) {
-				c.at = w.since
+		switch r.claims(w) {
+		case coming:
+			later(r.theirs[w.cid].at.Add(comingPatience))
+		case rival:
+			at := r.theirs[w.cid].at
+			if at.Before(w.since) {
+				at = w.since
 			}
-			later(c.at.Add(rivalPatience))
+			later(at.Add(rivalPatience))
 		}
 	}
 	if !w.due.IsZero() {
@@ -483,13 +517,13 @@ func (x *Exchange) late(w *want, now time.Time) {
 
 // yield takes back what a relay was asked for by two at once: r has asked for
 // c's block too, and it is r's turn.
-func (x *Exchange) yield(r *remote, c cid.Cid) {
+func (x *Exchange) yield(r *remote, c cid.Cid, now time.Time) {
 	w := x.wants[c]
 	if w == nil || !w.due.IsZero() || len(w.from) != 1 || rank(r.id, c) < rank(x.cfg.Host.ID(), c) {
 		return
 	}
 	for relay := range w.from {
-		if relay.relay {
+		if relay.relay && now.Sub(relay.out[w].at) < takeBack {
 			x.release(w, relay)
 			relay.cancel(c, false)
 		}
