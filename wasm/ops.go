@@ -39,6 +39,7 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 		if args.Type() != js.TypeObject {
 			return nil, fmt.Errorf("rtc: %w: want {port}", jsapi.ErrArguments)
 		}
+		a.visitors.swarm.Anew() // the connections of the page before end
 		a.rtc.Attach(args.Get("port"))
 		a.visitors.setHosted(args.Get("port").Type() == js.TypeObject)
 		return nil, nil

@@ -169,7 +169,7 @@ func (v *visitors) setHosted(hosted bool) {
 	v.hosted = hosted
 	v.mu.Unlock()
 	v.bcin.Refresh()
-	v.swarm.Refresh()
+	v.swarm.Anew()
 }
 
 // holds are the roots that the node has or is getting.

@@ -154,6 +154,7 @@ type neighbour struct {
 	moved    uint64
 	active   time.Time // when moved last changed; zero for never
 	leaving  bool      // closed by us
+	excused  bool      // if it goes it is not its doing
 }
 
 // New returns a swarm that does nothing before Run.
@@ -237,6 +238,21 @@ func (s *Swarm) Refresh() {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Anew says that connections end, or have ended, for a reason of this side's, as
+// when the page goes that has them: nobody has turned us away, and everyone is
+// worth dialling at once.
+func (s *Swarm) Anew() {
+	s.mu.Lock()
+	for _, n := range s.nbs {
+		n.excused = true
+	}
+	for _, k := range s.peers {
+		k.pause, k.next = 0, time.Time{}
+	}
+	s.mu.Unlock()
+	s.Refresh()
 }
 
 // Neighbours returns who is connected and no relay, sorted.
@@ -446,7 +462,7 @@ func (s *Swarm) meet(conns map[peer.ID]bool, now time.Time) {
 		}
 		delete(s.nbs, p)
 		if k := s.peers[p]; k != nil && n.outbound && !n.leaving {
-			if now.Sub(n.since) < turnedAway && n.active.IsZero() {
+			if now.Sub(n.since) < turnedAway && n.active.IsZero() && !n.excused {
 				k.later(now, lastPause)
 				k.next = now.Add(max(k.next.Sub(now), turnedAway))
 			} else {

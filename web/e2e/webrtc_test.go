@@ -301,8 +301,8 @@ func TestHostPageGoes(t *testing.T) {
 			// The second half comes once the page has gone.
 			n, held := r.nativeHolding(t, site{"data.bin": data})
 			v := newVisitor(t)
+			n.meet(r, held.root)
 			first, second := r.joined(v), r.joined(v)
-			eval[any](second, `(addr) => node.connect(addr)`, n.addr())
 			overWebRTC(second, 1)
 			eval[bool](second, `(root) => { globalThis.got = (`+get+`)(root, "data.bin"); return true; }`, held.root.String())
 			select {
@@ -320,7 +320,6 @@ func TestHostPageGoes(t *testing.T) {
 				if time.Now().After(end) {
 					t.Fatal("no connection in the page that is left")
 				}
-				eval[any](second, `(addr) => node.connect(addr)`, n.addr())
 			}
 			// What is missing can only come by the new connection.
 			first.expects("ERR_CONNECTION_REFUSED", "net::ERR_FAILED", "WebSocket connection")
