@@ -21,10 +21,11 @@ for what in "$@"; do
     chromium) command -v chromium >/dev/null || install chromium ;;
     node) command -v node >/dev/null && command -v npm >/dev/null || install nodejs npm ;;
     gcc) command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] || install gcc libc6-dev ;;
-    # What the end-to-end tests publish and import: real packages from npm.
+    # What the end-to-end tests publish and import, and Helia: real packages from npm.
     pages)
-      if [ ! -e web/e2e/pages/node_modules/.package-lock.json ]; then
-        (cd web/e2e/pages && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+      if ! cmp -s web/e2e/pages/package-lock.json web/e2e/pages/node_modules/.e2e-lock.json; then
+        (cd web/e2e/pages && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error &&
+          cp package-lock.json node_modules/.e2e-lock.json)
       fi ;;
     *) echo "setup: unknown: $what" >&2; exit 2 ;;
   esac
