@@ -329,7 +329,7 @@ func (x *Exchange) assign(w *want, now time.Time) time.Time {
 	}
 	if due || relay.room(size) {
 		for r := range w.said {
-			if r.claims(w) != none {
+			if !w.first && r.claims(w) != none {
 				r.unkept++
 			}
 		}
