@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/webfabric/weft/wasm/jsapi"
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 // The far end is scripts/wasmexec's native peer.
@@ -177,9 +178,9 @@ func TestNode(t *testing.T) {
 		}
 	})
 	t.Run("add", func(t *testing.T) {
-		blob := js.Global().Get("Blob").New([]any{jsapi.Uint8Array(make([]byte, 3<<20))})
+		blob := js.Global().Get("Blob").New([]any{jsbytes.Uint8Array(make([]byte, 3<<20))})
 		v := await(t, node.Call("call", "add", map[string]any{"files": []any{
-			map[string]any{"path": "a/index.html", "data": jsapi.Uint8Array([]byte("<p>hello"))},
+			map[string]any{"path": "a/index.html", "data": jsbytes.Uint8Array([]byte("<p>hello"))},
 			map[string]any{"path": "b/zeros", "data": blob},
 		}}))
 		r := get(t, node, "/ipfs/"+v.Get("cid").String()+"/a/index.html?weft=off", []any{"sec-fetch-dest", "empty"})
@@ -190,14 +191,14 @@ func TestNode(t *testing.T) {
 			t.Errorf("%d bytes", got)
 		}
 		// One file without a name is itself, as weft.js sends a string or a Blob.
-		v = await(t, node.Call("call", "add", map[string]any{"files": []any{map[string]any{"path": "", "data": jsapi.Uint8Array([]byte("alone"))}}}))
+		v = await(t, node.Call("call", "add", map[string]any{"files": []any{map[string]any{"path": "", "data": jsbytes.Uint8Array([]byte("alone"))}}}))
 		if got := string(body(t, get(t, node, "/ipfs/"+v.Get("cid").String()).Get("body"))); got != "alone" {
 			t.Errorf("a nameless file: body %q", got)
 		}
 	})
 	t.Run("put blocks", func(t *testing.T) {
-		good := map[string]any{"cid": "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e", "data": jsapi.Uint8Array([]byte("hello world"))}
-		bad := map[string]any{"cid": "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku", "data": jsapi.Uint8Array([]byte("hello world!"))}
+		good := map[string]any{"cid": "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e", "data": jsbytes.Uint8Array([]byte("hello world"))}
+		bad := map[string]any{"cid": "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku", "data": jsbytes.Uint8Array([]byte("hello world!"))}
 		code := func(blocks ...any) string {
 			return thrown(t, node.Call("call", "putBlocks", map[string]any{"blocks": blocks}))
 		}

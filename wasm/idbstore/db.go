@@ -9,6 +9,8 @@ import (
 	"syscall/js"
 
 	"github.com/hack-pad/go-indexeddb/idb"
+
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 // schema is the database's version. Version 1 has the object stores
@@ -200,17 +202,9 @@ func settle(req js.Value) func(context.Context) (js.Value, error) {
 	}
 }
 
-func newArray(b []byte) js.Value {
-	v := js.Global().Get("Uint8Array").New(len(b))
-	js.CopyBytesToJS(v, b)
-	return v
-}
-
 func bytesOf(v js.Value) ([]byte, error) {
 	if v.Type() != js.TypeObject || !v.InstanceOf(js.Global().Get("Uint8Array")) {
 		return nil, ErrMalformed
 	}
-	b := make([]byte, v.Length())
-	js.CopyBytesToGo(b, v)
-	return b, nil
+	return jsbytes.Copy(v), nil
 }

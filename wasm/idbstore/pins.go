@@ -11,6 +11,8 @@ import (
 
 	"github.com/hack-pad/go-indexeddb/idb"
 	"github.com/ipfs/go-cid"
+
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 // Pin keeps the blocks of root's DAG from eviction, in this and in later
@@ -41,7 +43,7 @@ func (s *Store) Pin(ctx context.Context, root cid.Cid, blocks []cid.Cid) error {
 	}
 	if err == nil {
 		err = s.db.write(ctx, func(open func(string) *idb.ObjectStore) error {
-			_, err := open(storePins).PutKey(js.ValueOf(name), newArray(b))
+			_, err := open(storePins).PutKey(js.ValueOf(name), jsbytes.Uint8Array(b))
 			return err
 		}, storePins)
 	}
@@ -148,7 +150,7 @@ func (s *Store) Record(ctx context.Context, name string) ([]byte, error) {
 // SetRecord keeps a small record; when it returns nil it is in the database.
 func (s *Store) SetRecord(ctx context.Context, name string, b []byte) error {
 	err := s.db.write(ctx, func(open func(string) *idb.ObjectStore) error {
-		_, err := open(storeMeta).PutKey(js.ValueOf(name), newArray(b))
+		_, err := open(storeMeta).PutKey(js.ValueOf(name), jsbytes.Uint8Array(b))
 		return err
 	}, storeMeta)
 	if err != nil {

@@ -19,6 +19,8 @@ import (
 	ipld "github.com/ipfs/go-ipld-format"
 
 	"github.com/hack-pad/go-indexeddb/idb"
+
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 const (
@@ -473,7 +475,7 @@ func (s *Store) writeBatch() bool {
 			}
 			blocks := open(storeBlocks)
 			for i, k := range keys {
-				if _, err := blocks.PutKey(js.ValueOf(k), newArray(data[i])); err != nil {
+				if _, err := blocks.PutKey(js.ValueOf(k), jsbytes.Uint8Array(data[i])); err != nil {
 					return err
 				}
 				if _, err := index.PutKey(js.ValueOf(k), js.ValueOf(entryCode(len(data[i]), now))); err != nil {

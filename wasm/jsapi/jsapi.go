@@ -15,6 +15,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"syscall/js"
+
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 var (
@@ -138,17 +140,7 @@ func Bytes(v js.Value) ([]byte, error) {
 		}
 		v = array.New(v)
 	}
-	b := make([]byte, v.Length())
-	js.CopyBytesToGo(b, v)
-	return b, nil
-}
-
-// Uint8Array copies b into an array with a buffer of its own, which may be
-// transferred, and stored without storing more.
-func Uint8Array(b []byte) js.Value {
-	v := array.New(len(b))
-	js.CopyBytesToJS(v, b)
-	return v
+	return jsbytes.Copy(v), nil
 }
 
 // Object makes an object of its properties.

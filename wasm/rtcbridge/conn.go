@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"github.com/webfabric/weft/shared/webrtc"
-	"github.com/webfabric/weft/wasm/jsapi"
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 // conn is one peer connection.
@@ -191,7 +191,7 @@ func (ch *channel) Send(b []byte) error {
 	if ch.closed {
 		return fmt.Errorf("rtcbridge: send: %w", ErrClosed)
 	}
-	if err := ch.conn.page.send(command{op: "send", pc: ch.conn.id, ch: ch.id, data: jsapi.Uint8Array(b)}); err != nil {
+	if err := ch.conn.page.send(command{op: "send", pc: ch.conn.id, ch: ch.id, data: jsbytes.Uint8Array(b)}); err != nil {
 		return fmt.Errorf("rtcbridge: send: %w", err)
 	}
 	ch.given += len(b)

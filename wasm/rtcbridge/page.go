@@ -11,6 +11,7 @@ import (
 
 	"github.com/webfabric/weft/shared/webrtc"
 	"github.com/webfabric/weft/wasm/jsapi"
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 // command is an RTCCommand of web/types.js.
@@ -94,8 +95,7 @@ func parse(v js.Value) event {
 		e.text = text("label")
 	case "message":
 		view := uint8Array.New(v.Get("data"))
-		e.data = make([]byte, view.Length())
-		js.CopyBytesToGo(e.data, view)
+		e.data = jsbytes.Copy(view)
 	case "drained":
 		e.bytes = number("bytes")
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/webfabric/weft/shared/gateway"
 	"github.com/webfabric/weft/wasm/jsapi"
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 // chunkSize is how many bytes of a body cross to JavaScript at once, at most: a
@@ -170,7 +171,7 @@ func stream(ctx context.Context, body io.ReadCloser, done func(), cancel context
 			}
 			n, err := io.ReadAtLeast(body, buf, 1)
 			if n > 0 && ctx.Err() == nil {
-				controller.Call("enqueue", jsapi.Uint8Array(buf[:n]))
+				controller.Call("enqueue", jsbytes.Uint8Array(buf[:n]))
 			}
 			switch {
 			case errors.Is(err, io.EOF):

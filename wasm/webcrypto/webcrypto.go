@@ -15,6 +15,7 @@ import (
 	mhcore "github.com/multiformats/go-multihash/core"
 
 	"github.com/webfabric/weft/wasm/jsapi"
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 // Threshold is the size in bytes from which the browser hashes: BenchmarkSum
@@ -49,11 +50,10 @@ type sha struct {
 
 func (h *sha) Write(p []byte) (int, error) {
 	if !h.whole.IsUndefined() {
-		h.buf = make([]byte, h.whole.Length())
-		js.CopyBytesToGo(h.buf, h.whole)
+		h.buf = jsbytes.Copy(h.whole)
 		h.whole = js.Undefined()
 	} else if len(h.buf) == 0 && len(p) >= Threshold {
-		h.whole = jsapi.Uint8Array(p)
+		h.whole = jsbytes.Uint8Array(p)
 		return len(p), nil
 	}
 	h.buf = append(h.buf, p...)
@@ -72,7 +72,7 @@ func (h *sha) Sum(b []byte) []byte {
 func (h *sha) browser() []byte {
 	data := h.whole
 	if data.IsUndefined() {
-		data = jsapi.Uint8Array(h.buf)
+		data = jsbytes.Uint8Array(h.buf)
 	}
 	digest := js.Global().Get("crypto").Get("subtle").Call("digest", "SHA-256", data)
 	v, err := jsapi.Await(context.Background(), digest)
@@ -85,8 +85,7 @@ func (h *sha) browser() []byte {
 	// The browser refused, out of memory perhaps: Go's takes longer and no more.
 	buf := h.buf
 	if !h.whole.IsUndefined() {
-		buf = make([]byte, data.Length())
-		js.CopyBytesToGo(buf, data)
+		buf = jsbytes.Copy(data)
 	}
 	d := sha256.Sum256(buf)
 	return d[:]

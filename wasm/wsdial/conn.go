@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall/js"
 	"time"
+
+	"github.com/webfabric/weft/wasm/jsbytes"
 )
 
 const (
@@ -137,8 +139,7 @@ func (c *Conn) message(e js.Value) {
 		c.ws.Call("close")
 		return
 	}
-	b := make([]byte, size)
-	js.CopyBytesToGo(b, view)
+	b := jsbytes.Copy(view)
 	c.queue = append(c.queue, b)
 	c.queued += size
 	c.mu.Unlock()
@@ -223,9 +224,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		case <-c.wd.done():
 		}
 	}
-	view := js.Global().Get("Uint8Array").New(len(p))
-	js.CopyBytesToJS(view, p)
-	c.ws.Call("send", view)
+	c.ws.Call("send", jsbytes.Uint8Array(p))
 	return len(p), nil
 }
 
