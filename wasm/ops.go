@@ -104,9 +104,10 @@ func (a *app) call(ctx context.Context, op string, args js.Value) (any, error) {
 			break
 		}
 		var m runtime.MemStats
+		uncollected := a.host.Call("values")
 		runtime.GC()
 		runtime.ReadMemStats(&m)
-		return map[string]any{"goroutines": runtime.NumGoroutine(), "heap": m.HeapAlloc, "values": a.host.Call("values")}, nil
+		return map[string]any{"goroutines": runtime.NumGoroutine(), "heap": m.HeapAlloc, "values": a.host.Call("values"), "uncollected": uncollected}, nil
 	case "panic":
 		// For the test of what happens then; only a worker that was registered
 		// with ?test has it.

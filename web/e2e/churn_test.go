@@ -27,6 +27,22 @@ type inside struct {
 	Goroutines int `json:"goroutines"`
 	Values     int `json:"values"` // JavaScript values that Go holds, js.Funcs among them
 	Heap       int `json:"heap"`   // bytes
+	// Uncollected is Values before the collection that the question begins with.
+	Uncollected int `json:"uncollected"`
+}
+
+// inspects gives the page inside(), where its worker is one for tests.
+func (p *tab) inspects() {
+	p.t.Helper()
+	eval[bool](p, `() => {
+		globalThis.inside = () => {
+			const { port1, port2 } = new MessageChannel();
+			const reply = new Promise((resolve) => port1.onmessage = (e) => resolve(e.data.result));
+			navigator.serviceWorker.controller.postMessage({ weft: "inspect", id: 1, args: {} }, [port2]);
+			return reply;
+		};
+		return true;
+	}`)
 }
 
 // steady waits until the node holds no more than it did, and returns what it holds.
@@ -105,15 +121,7 @@ func TestSoakChurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eval[bool](stays, `() => {
-		globalThis.inside = () => {
-			const { port1, port2 } = new MessageChannel();
-			const reply = new Promise((resolve) => port1.onmessage = (e) => resolve(e.data.result));
-			navigator.serviceWorker.controller.postMessage({ weft: "inspect", id: 1, args: {} }, [port2]);
-			return reply;
-		};
-		return true;
-	}`)
+	stays.inspects()
 
 	type guest struct {
 		v *visitor

@@ -13,13 +13,24 @@ import (
 // long a stream is.
 const nodeMemory = 192 << 20
 
+// nodeValues is the most JavaScript values that it may refer to: a chunk that
+// is passed on is nine, and until Go collects, the buffer stays that it is in.
+const nodeValues = 3000
+
 // TestLight has much come into a page: the node's memory stays bounded, and the
 // page's main thread is not held up. The sizes are small enough for every day;
 // with MEASURE=1 (`make measure`) it is 1 GiB, and main-thread tasks over 50 ms,
 // which a busy machine makes by itself, are errors.
 func TestLight(t *testing.T) {
 	r := startRelay(t)
-	p := r.joined(newVisitor(t))
+	p := newVisitor(t).open(r.url + "/blank.html")
+	eval[bool](p, `async () => {
+		const { join } = await import("/weft.js");
+		globalThis.node = await join({ worker: "/sw.js?test" });
+		await node.online;
+		return true;
+	}`)
+	p.inspects()
 	measure := os.Getenv("MEASURE") != ""
 
 	// One chunk again and again, so that what is kept stays small.
@@ -74,13 +85,16 @@ func TestLight(t *testing.T) {
 			observer.disconnect();
 			return { bytes, tasks, took };
 		}`, tt.url)
-		memory := p.status().Memory
-		t.Logf("%s in %.0f ms: %d main-thread tasks over 50 ms %v; the node has %d MiB", tt.name, got.Took, len(got.Tasks), got.Tasks, memory>>20)
+		memory, held := p.status().Memory, eval[inside](p, `() => inside()`)
+		t.Logf("%s in %.0f ms: %d main-thread tasks over 50 ms %v; the node has %d MiB and refers to %d values", tt.name, got.Took, len(got.Tasks), got.Tasks, memory>>20, held.Uncollected)
 		if got.Bytes != tt.bytes {
 			t.Errorf("%s: %d bytes came, want %d", tt.name, got.Bytes, tt.bytes)
 		}
 		if memory == 0 || memory > nodeMemory {
 			t.Errorf("%s: the node has %d bytes of memory, want at most %d", tt.name, memory, nodeMemory)
+		}
+		if held.Uncollected > nodeValues {
+			t.Errorf("%s: the node refers to %d JavaScript values, want at most %d", tt.name, held.Uncollected, nodeValues)
 		}
 		if measure && len(got.Tasks) > 0 {
 			t.Errorf("%s: main-thread tasks of %v ms", tt.name, got.Tasks)
