@@ -191,7 +191,8 @@ type session struct {
 	size float64             // of raw blocks lately, in bytes; 0 for unknown
 }
 
-// NewSession returns a fetcher whose fetches belong together until ctx ends.
+// NewSession returns a fetcher whose fetches belong together until ctx ends. It
+// has the method Heard too.
 func (x *Exchange) NewSession(ctx context.Context) exchange.Fetcher {
 	return &session{x: x, done: ctx.Done(), seen: map[peer.ID]float64{}}
 }
@@ -205,6 +206,28 @@ func (x *Exchange) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error
 func (x *Exchange) GetBlocks(ctx context.Context, cs []cid.Cid) (<-chan blocks.Block, error) {
 	return x.alone.GetBlocks(ctx, cs)
 }
+
+// Heard tells when something like a piece of a block last came from a peer that
+// is asked for one which the session waits for; zero for never. A large block
+// may be long on its way.
+func (s *session) Heard() (last time.Time) {
+	s.x.mu.Lock()
+	defer s.x.mu.Unlock()
+	for _, w := range s.x.wants {
+		if !slices.ContainsFunc(w.waiters, func(o *waiter) bool { return o.session == s }) {
+			continue
+		}
+		for r := range w.from {
+			if r.heard.After(last) {
+				last = r.heard
+			}
+		}
+	}
+	return last
+}
+
+// Heard is a session's, of those who fetch outside any.
+func (x *Exchange) Heard() time.Time { return x.alone.Heard() }
 
 // GetBlock returns the block of c, or the error of what ended first: ctx, the
 // session, or the exchange.
@@ -227,6 +250,9 @@ func (s *session) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error)
 			return nil, ctx.Err()
 		case <-s.done:
 			s.x.remove(w)
+			if s.x.ctx.Err() != nil {
+				return nil, ErrClosed
+			}
 			return nil, context.Canceled
 		case <-s.x.ctx.Done():
 			return nil, ErrClosed

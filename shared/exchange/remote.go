@@ -37,6 +37,13 @@ const (
 	maxWindow = 16 << 20
 	maxOut    = 512
 
+	// minHeard is how many bytes are a sign that a block is on its way: more
+	// than what is said about blocks otherwise.
+	minHeard = 16 << 10
+	// maxBlock is the largest block, in bytes
+	// (https://specs.ipfs.tech/bitswap-protocol/#block-sizes).
+	maxBlock = 2 << 20
+
 	// What is thought of a peer before anything is known.
 	firstRTT  = 50 * time.Millisecond
 	firstRate = 4 << 20 // bytes per second
@@ -93,7 +100,12 @@ type remote struct {
 	unkept   int // blocks left to it in vain, one after the other
 
 	// progress is when its last byte came, as far as was looked; sample and
-	// sampled are when and where the rate was taken last.
+	// sampled are when and where the rate was taken last; heard when minHeard
+	// bytes had come since the last time, and no more since base than it may
+	// have been asked for.
+	heard    time.Time
+	heardAt  uint64
+	base     uint64 // read when it sent a block last, or was asked for the first
 	progress time.Time
 	lastRead uint64
 	sample   time.Time
@@ -419,6 +431,7 @@ func (r *remote) delivered(w *want, size int, now time.Time) {
 	}
 	r.measure(now)
 	r.progress = now
+	r.base = r.lastRead
 }
 
 // sampleRTT takes a time from a want to its answer: the shortest counts, as
@@ -436,6 +449,12 @@ func (r *remote) measure(now time.Time) {
 	read := r.read.Load()
 	if read != r.lastRead {
 		r.lastRead, r.progress = read, now
+	}
+	if read-r.heardAt >= minHeard {
+		r.heardAt = read
+		if read-r.base <= uint64(len(r.out))*maxBlock {
+			r.heard = now
+		}
 	}
 	if len(r.out) == 0 {
 		r.sample = time.Time{}

@@ -214,6 +214,7 @@ func (x *Exchange) ask(w *want, r *remote, now time.Time) {
 	r.outBytes += size
 	if len(r.out) == 1 {
 		r.progress = now
+		r.base = r.read.Load()
 	}
 	r.measure(now)
 	eta := r.eta(0)

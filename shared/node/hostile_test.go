@@ -246,3 +246,44 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// TestSlowBlock: a block that is longer on its way than a fetch waits for a
+// silent peer still comes; a peer that says a little now and then is silent.
+func TestSlowBlock(t *testing.T) {
+	want := newBlock(t, 1<<20)
+	const silence = 2 * time.Second
+	for _, tt := range []struct {
+		name  string
+		piece int
+		err   error
+	}{
+		{name: "a slow line", piece: 32 << 10},
+		{name: "a little now and then", piece: 100, err: gateway.ErrNoProvider},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHostile(t, func(ctx context.Context, write writer) {
+				s, err := write()
+				for rest := framed(want); err == nil && len(rest) > 0; {
+					n := min(tt.piece, len(rest))
+					_, err = s.Write(rest[:n])
+					rest = rest[n:]
+					select {
+					case <-time.After(silence / 8): // so in all twice as long as the silence, or longer
+					case <-ctx.Done():
+						return
+					}
+				}
+				if err == nil {
+					s.Close()
+				}
+			})
+			n, _ := newNode(t, node.Config{Host: newOpenHost(t), Relays: []peer.AddrInfo{info(h)}, ProviderTimeout: silence})
+			online(t, n)
+			_, err := n.Blocks().GetBlock(t.Context(), want.Cid())
+			if !errors.Is(err, tt.err) {
+				t.Errorf("GetBlock = %v, want %v", err, tt.err)
+			}
+		})
+	}
+}

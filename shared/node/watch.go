@@ -25,6 +25,10 @@ const watchInterval = 250 * time.Millisecond
 // can send hundreds of thousands in one message.
 const reportInterval = time.Second
 
+// maxSlow is for how long after the last block bytes alone keep a fetch going:
+// the largest block, 2 MiB, at 300 kbit/s.
+const maxSlow = time.Minute
+
 // recentFailure is for how long a failed dial says that a relay is away.
 const recentFailure = time.Second
 
@@ -158,6 +162,9 @@ func (w *watch) verdict(f *fetch, now time.Time, connected map[peer.ID]bool) err
 		last = t
 	}
 	quiet := now.Sub(last)
+	if h := f.session.inner.Heard(); h.After(last) && quiet < maxSlow {
+		quiet = now.Sub(h)
+	}
 	var liar peer.ID
 	var lie badBlock
 	honest := len(connected)
@@ -227,7 +234,7 @@ var _ exchange.SessionExchange = (*exchanger)(nil)
 // NewSession returns a fetcher whose fetches belong together until ctx ends.
 func (e *exchanger) NewSession(ctx context.Context) exchange.Fetcher {
 	n := (*Node)(e)
-	return &session{n: n, inner: n.exchange.NewSession(ctx)}
+	return &session{n: n, inner: n.exchange.NewSession(ctx).(fetcher)}
 }
 
 // GetBlock fetches one block outside any session.
@@ -250,11 +257,17 @@ func (e *exchanger) NotifyNewBlocks(ctx context.Context, bs ...blocks.Block) err
 // Close does nothing: the node closes it.
 func (e *exchanger) Close() error { return nil }
 
+// fetcher is a session of the exchange's, or itself.
+type fetcher interface {
+	exchange.Fetcher
+	Heard() time.Time
+}
+
 // A session is one of the exchange whose fetches are watched together: while one
 // of them receives, the others wait on.
 type session struct {
 	n     *Node
-	inner exchange.Fetcher
+	inner fetcher
 	last  atomic.Int64 // when a block came, Unix nanoseconds; 0 for never
 }
 
