@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/datachannel"
@@ -28,6 +29,10 @@ import (
 const (
 	// maxMessage is the largest message taken, in bytes; what browsers take.
 	maxMessage = 256 << 10
+	// maxReceive is how many bytes a far end may send ahead of what was read:
+	// 50 Mbit/s at 80 ms. With pion's default, 1 MiB, a burst is more than
+	// sockets and routers hold, and each one that is lost costs a second.
+	maxReceive = 512 << 10
 	// maxEarly bounds what waits for a channel to open, in bytes.
 	maxEarly = 4 << 20
 	// rest is how long the number of a closed channel is not used again: a
@@ -44,6 +49,13 @@ const (
 	// not acknowledged: pion drops what comes for more than the 16 that wait
 	// to be accepted, and has it sent again after a second or more.
 	maxUnacknowledged = 16
+	// doubt is how long a channel whose number was used before may take to be
+	// acknowledged. A far end may never have let go of the number: pion sends
+	// several requests to reset streams at once, a browser takes only the one
+	// that is next (RFC 6525, 5.1.1 allows one), and what comes after a lost
+	// one is refused and not asked again (github.com/pion/sctp/pull/508). SCTP
+	// sends a lost OPEN again after a second.
+	doubt = 3 * time.Second
 )
 
 // An Engine makes peer connections by pion.
@@ -78,6 +90,7 @@ func New(opts ...Option) *Engine {
 	var s pion.SettingEngine
 	s.DetachDataChannels()
 	s.SetSCTPMaxMessageSize(maxMessage)
+	s.SetSCTPMaxReceiveBufferSize(maxReceive)
 	s.SetNetworkTypes([]pion.NetworkType{pion.NetworkTypeUDP4, pion.NetworkTypeUDP6})
 	s.SetICETimeouts(5*time.Second, 20*time.Second, 2*time.Second)
 	// A browser's transport is not on this host's trust: DTLS certificates are
@@ -161,6 +174,7 @@ type conn struct {
 	odd     int // 1 if the numbers of our channels are odd
 	next    int // our channels numbered so far; the first is the init channel
 	resting []rested
+	dead    int // numbers in doubt: the far end did not acknowledge their channels
 }
 
 // rested is a channel's number that may be used again.
@@ -246,12 +260,12 @@ func (c *conn) described(remote string, odd bool) {
 	c.next = 1
 }
 
-// waitNumber waits for a free number. There are many, and they become free with
-// time alone.
-func (c *conn) waitNumber(ctx context.Context) (uint16, error) {
+// waitNumber waits for a free number, and tells whether it was used before.
+// There are many, and they become free with time alone.
+func (c *conn) waitNumber(ctx context.Context) (id uint16, used bool, err error) {
 	for {
-		if id, ok := c.number(); ok {
-			return id, nil
+		if id, used, ok := c.number(); ok {
+			return id, used, nil
 		}
 		again := time.NewTimer(rest / 50)
 		select {
@@ -261,63 +275,111 @@ func (c *conn) waitNumber(ctx context.Context) (uint16, error) {
 		}
 		again.Stop()
 		if ctx.Err() != nil {
-			return 0, fmt.Errorf("pionrtc: open: no channel free: %w", context.Cause(ctx))
+			return 0, false, fmt.Errorf("pionrtc: open: no channel free: %w", context.Cause(ctx))
 		}
 		select {
 		case <-c.over:
-			return 0, fmt.Errorf("pionrtc: open: %w", webrtc.ErrClosed)
+			return 0, false, fmt.Errorf("pionrtc: open: %w", webrtc.ErrClosed)
 		default:
 		}
 	}
 }
 
 // number returns a free number for a channel.
-func (c *conn) number() (uint16, bool) {
+func (c *conn) number() (id uint16, used, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.resting) > 0 && time.Since(c.resting[0].since) >= rest {
 		id := c.resting[0].id
 		c.resting = c.resting[1:]
-		return id, true
+		return id, true, true
 	}
-	id := 2*c.next + c.odd
-	if c.next == 0 || id >= c.streams {
-		return 0, false
+	n := 2*c.next + c.odd
+	if c.next == 0 || n >= c.streams {
+		return 0, false, false
 	}
 	c.next++
-	return uint16(id), true
+	return uint16(n), false, true
 }
 
 // Open opens a channel. The first one, before the peers are described, is the
 // init channel, which pion numbers.
 func (c *conn) Open(ctx context.Context, label string, e webrtc.ChannelEvents) (webrtc.DataChannel, error) {
+	for {
+		ch, err := c.open(ctx, label, e)
+		if err != nil {
+			return nil, fmt.Errorf("pionrtc: open: %w", err)
+		}
+		if ch != nil {
+			return ch, nil
+		}
+	}
+}
+
+// open is Open, and nil if the channel came to nothing: its number is in doubt.
+func (c *conn) open(ctx context.Context, label string, e webrtc.ChannelEvents) (*channel, error) {
 	select {
 	case c.opening <- struct{}{}:
 	case <-c.over:
-		return nil, fmt.Errorf("pionrtc: open: %w", webrtc.ErrClosed)
+		return nil, webrtc.ErrClosed
 	case <-ctx.Done():
-		return nil, fmt.Errorf("pionrtc: open: %w", context.Cause(ctx))
+		return nil, context.Cause(ctx)
 	}
-	ch := &channel{conn: c, events: e, ours: true}
+	ch := &channel{conn: c, events: e, ours: true, acked: make(chan struct{})}
 	var init *pion.DataChannelInit
 	c.mu.Lock()
 	described := c.next > 0
 	c.mu.Unlock()
+	used := false
 	if described {
-		id, err := c.waitNumber(ctx)
-		if err != nil {
-			ch.acknowledged()
+		var id uint16
+		var err error
+		if id, used, err = c.waitNumber(ctx); err != nil {
+			ch.settle()
 			return nil, err
 		}
 		init, ch.id = &pion.DataChannelInit{ID: &id}, &id
 	}
+	if !used {
+		ch.fate.Store(taken)
+	}
 	var err error
 	if ch.dc, err = c.pc.CreateDataChannel(label, init); err != nil {
-		ch.acknowledged()
-		return nil, fmt.Errorf("pionrtc: open: %w", err)
+		ch.settle()
+		return nil, err
 	}
 	ch.start()
-	return ch, nil
+	if !used {
+		return ch, nil
+	}
+	late := time.NewTimer(doubt)
+	defer late.Stop()
+	select {
+	case <-ch.acked:
+	case <-late.C:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-c.over:
+		err = webrtc.ErrClosed
+	}
+	if !ch.fate.CompareAndSwap(undecided, dropped) {
+		return ch, nil // acknowledged
+	}
+	ch.settle()
+	c.doubted(1)
+	return nil, err
+}
+
+// doubted counts numbers that are in doubt. When half of ours are, the
+// connection is of no use any more.
+func (c *conn) doubted(n int) {
+	c.mu.Lock()
+	c.dead += n
+	useless := n > 0 && c.dead >= c.streams/4
+	c.mu.Unlock()
+	if useless {
+		c.events.State(webrtc.Failed)
+	}
 }
 
 // Close ends the connection and waits for its channels.
@@ -342,12 +404,14 @@ func (c *conn) free(id uint16) {
 
 // channel is one data channel.
 type channel struct {
-	conn   *conn
-	dc     *pion.DataChannel
-	events webrtc.ChannelEvents
-	id     *uint16 // if numbered here
-	ours   bool
-	acked  sync.Once
+	conn                   *conn
+	dc                     *pion.DataChannel
+	events                 webrtc.ChannelEvents
+	id                     *uint16 // if numbered here
+	ours                   bool
+	fate                   atomic.Int32
+	acked                  chan struct{} // of ours: closed when it is acknowledged
+	settled, acknowledging sync.Once
 
 	mu      sync.Mutex
 	raw     rawChannel // nil until it is open
@@ -356,6 +420,13 @@ type channel struct {
 	closing bool
 }
 
+// What became of a channel whose number was used before.
+const (
+	undecided int32 = iota
+	taken           // the far end acknowledged it, or there was no doubt
+	dropped         // it did not in time: another one has taken its place
+)
+
 // rawChannel is what pion detaches.
 type rawChannel interface {
 	ReadDataChannel([]byte) (n int, text bool, err error)
@@ -363,10 +434,27 @@ type rawChannel interface {
 	Close() error
 }
 
-// acknowledged lets another channel be opened.
+// acknowledged notes that the far end has the channel, and closes it if that is
+// too late.
 func (ch *channel) acknowledged() {
+	if !ch.ours {
+		return
+	}
+	ch.acknowledging.Do(func() {
+		late := !ch.fate.CompareAndSwap(undecided, taken) && ch.fate.Load() == dropped
+		close(ch.acked)
+		ch.settle()
+		if late {
+			ch.conn.doubted(-1)
+			ch.Close()
+		}
+	})
+}
+
+// settle lets another channel be opened.
+func (ch *channel) settle() {
 	if ch.ours {
-		ch.acked.Do(func() { <-ch.conn.opening })
+		ch.settled.Do(func() { <-ch.conn.opening })
 	}
 }
 
@@ -395,7 +483,9 @@ func (ch *channel) start() {
 			ch.read(raw)
 		}
 		ch.acknowledged()
-		ch.events.Closed()
+		if ch.fate.Load() != dropped {
+			ch.events.Closed()
+		}
 		if ch.id != nil {
 			c.free(*ch.id)
 		}
@@ -424,7 +514,11 @@ func (ch *channel) read(raw rawChannel) {
 	buf := make([]byte, 2<<10)
 	for {
 		n, text, err := raw.ReadDataChannel(buf)
+		if err == nil {
+			ch.acknowledged() // it was, or nothing would come
+		}
 		switch {
+		case ch.fate.Load() == dropped && err == nil:
 		case err == nil && !text:
 			ch.events.Message(append(make([]byte, 0, n), buf[:n]...))
 		case err == nil:

@@ -10,7 +10,7 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/pion/stun/v4"
+	"github.com/pion/stun/v3"
 )
 
 const (

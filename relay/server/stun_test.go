@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pion/stun/v4"
+	"github.com/pion/stun/v3"
 	pion "github.com/pion/webrtc/v4"
 
 	"github.com/webfabric/weft/shared/config"
