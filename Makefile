@@ -14,7 +14,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TEST       := $(GO) test -p 1 -timeout 10m
 RUNNER     := $(CURDIR)/bin/wasmexec
 
-.PHONY: all build wasmmod wasm weft release run test check fmt vet staticcheck types vuln deps unit unit-js kubo e2e size bench measure fuzz soak clean
+.PHONY: all build wasmmod wasm weft release run test check fmt vet staticcheck types vuln deps unit unit-js kubo netlab e2e size bench measure fuzz soak clean
 
 all: build
 
@@ -48,6 +48,7 @@ run: build ## start a relay with embedded defaults and print its URL
 test: ## every functional test; what CI runs
 	$(MAKE) check
 	$(MAKE) kubo
+	$(MAKE) netlab
 	$(MAKE) e2e
 
 check: fmt vet staticcheck types vuln deps unit unit-js
@@ -56,12 +57,12 @@ fmt:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
 
 vet: wasmmod
-	$(GO) vet -tags 'e2e kubo' ./...
+	$(GO) vet -tags 'e2e kubo netlab' ./...
 	GOOS=js GOARCH=wasm $(GO) vet ./shared/...
 	$(WASM) vet ./wasm/...
 
 staticcheck:
-	$(GO) run $(STATICCHECK) -tags 'e2e kubo' ./...
+	$(GO) run $(STATICCHECK) -tags 'e2e kubo netlab' ./...
 	GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK)
 	GOOS=js GOARCH=wasm bin/staticcheck ./shared/... ./wasm/...
 
@@ -82,7 +83,7 @@ deps: wasmmod ## who may import whom, and what stays out of the tab, with reason
 unit: wasmmod ## native unit tests, with the race detector
 	scripts/setup.sh gcc node
 	$(TEST) -race . ./shared/... ./relay/... ./wasm/... ./scripts/...
-	$(TEST) -run TestSuite ./relay/pionrtc # its 100 peers are too slow for ICE with the race detector
+	$(TEST) -run 'TestSuite|TestBitswap' ./relay/pionrtc # too slow for ICE with the race detector
 
 unit-js: wasmmod ## the tab's own packages, in real Chromium
 	scripts/setup.sh chromium
@@ -92,6 +93,10 @@ unit-js: wasmmod ## the tab's own packages, in real Chromium
 kubo: ## against a real Kubo, which is built once and cached
 	scripts/kubo/build.sh
 	$(TEST) -count=1 -tags kubo ./scripts/kubo/...
+
+netlab: build ## peers behind bad lines and NATs, in network namespaces; as root
+	scripts/setup.sh ip chromium
+	$(TEST) -count=1 -v -tags netlab ./scripts/netlab/...
 
 e2e: build ## a real relay, real pages in real Chromium, and once a real Kubo
 	scripts/setup.sh chromium node

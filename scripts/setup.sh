@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs beyond Go, git and make, if it is not there.
-# usage: scripts/setup.sh chromium|node|gcc|pages…   (as root on Debian)
+# usage: scripts/setup.sh chromium|node|gcc|ip|pages…   (as root on Debian)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,6 +21,7 @@ for what in "$@"; do
     chromium) command -v chromium >/dev/null || install chromium ;;
     node) command -v node >/dev/null && command -v npm >/dev/null || install nodejs npm ;;
     gcc) command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] || install gcc libc6-dev ;;
+    ip) command -v ip >/dev/null || install iproute2 ;;
     # What the end-to-end tests publish and import, and Helia: real packages from npm.
     pages)
       if ! cmp -s web/e2e/pages/package-lock.json web/e2e/pages/node_modules/.e2e-lock.json; then
