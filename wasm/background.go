@@ -87,6 +87,7 @@ func (k *keeper) add(paths []string) error {
 func (k *keeper) keep(ctx context.Context, path string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ctx, _ = content.Ahead(ctx) // nobody waits for it
 	root, segments, err := parsePath(path)
 	if err == nil {
 		get := blockservice.NewSession(ctx, k.a.node.Blocks())

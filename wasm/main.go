@@ -39,6 +39,11 @@ import (
 // database is the name of the IndexedDB database, one per origin.
 const database = "weft"
 
+// forgive is for how long a node whose key was in use before takes a block that
+// nobody asked for to be an answer to that life: others notice within half a
+// minute that its connections are dead, and drop what they still had to send.
+const forgive = 30 * time.Second
+
 // identityRecord is the name under which the node's key is kept.
 const identityRecord = "identity"
 
@@ -126,7 +131,7 @@ func (a *app) boot(ctx context.Context) error {
 	if a.store, err = idbstore.Open(ctx, database, idbstore.WithLogger(a.log)); err != nil {
 		return err
 	}
-	key, err := a.identity(ctx)
+	key, again, err := a.identity(ctx)
 	if err != nil {
 		return err
 	}
@@ -135,7 +140,7 @@ func (a *app) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.node, err = node.New(ctx, node.Config{
+	cfg := node.Config{
 		Host:       h,
 		Blockstore: a.store,
 		Relays:     a.config.RelayInfos,
@@ -158,15 +163,18 @@ func (a *app) boot(ctx context.Context) error {
 			}
 			a.event("error", jsapi.Error(&node.BadBlockError{Peer: p, Got: c}))
 		},
-	})
-	if err != nil {
+	}
+	if again {
+		cfg.Forgive = forgive
+	}
+	if a.node, err = node.New(ctx, cfg); err != nil {
 		return err
 	}
 	a.visitors = newVisitors(ctx, a, key)
 	close(a.up)
 	a.visitors.start(ctx)
 	a.blocks.send = func(d map[string]any) { a.event("block", d) }
-	a.gateway = gateway.New(gateway.FromBlockService(a.node.Blocks()), gateway.WithOwner(a.owned))
+	a.gateway = gateway.New(gateway.FromBlockService(a.node.Blocks()), gateway.WithOwner(a.owned), gateway.WithPatience(0))
 	a.keeper = newKeeper(ctx, a)
 	go a.estimate(ctx)
 	return nil
@@ -182,23 +190,24 @@ func (a *app) others() *visitors {
 	}
 }
 
-// identity reads the node's key, making it at the first start.
-func (a *app) identity(ctx context.Context) (crypto.PrivKey, error) {
+// identity reads the node's key, making it at the first start; again tells that
+// it was made before.
+func (a *app) identity(ctx context.Context) (key crypto.PrivKey, again bool, err error) {
 	b, err := a.store.Record(ctx, identityRecord)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if b != nil {
-		return identity.Unmarshal(b)
+		key, err = identity.Unmarshal(b)
+		return key, true, err
 	}
-	key, err := identity.New()
-	if err != nil {
-		return nil, err
+	if key, err = identity.New(); err != nil {
+		return nil, false, err
 	}
 	if b, err = identity.Marshal(key); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return key, a.store.SetRecord(ctx, identityRecord, b)
+	return key, false, a.store.SetRecord(ctx, identityRecord, b)
 }
 
 // owned tells whether the origin's owner has published root.

@@ -221,6 +221,7 @@ func (a *app) connect(ctx context.Context, args js.Value) (any, error) {
 func (a *app) pin(ctx context.Context, root cid.Cid) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ctx, _ = content.Ahead(ctx) // no reader waits: visitors who pin the same spare the relay
 	var all []cid.Cid
 	err := content.Walk(ctx, blockservice.NewSession(ctx, a.node.Blocks()), root, func(b blocks.Block) error {
 		all = append(all, b.Cid())

@@ -52,9 +52,14 @@ type Config struct {
 	// IsRelay tells the peers to be spared; the default is none.
 	IsRelay func(peer.ID) bool
 	// OnBlock is told of each block that was waited for, OnBadBlock of each
-	// that nobody had asked for.
+	// that nobody had asked for, and whether that is a lie: see Forgive.
 	OnBlock    func(p peer.ID, c cid.Cid, size int)
-	OnBadBlock func(p peer.ID, c cid.Cid, size int)
+	OnBadBlock func(p peer.ID, c cid.Cid, size int, lie bool)
+	// Forgive is for how long after New a block that nobody asked for is no
+	// lie: it may be an answer to the life before of a node with the same key.
+	// Leave it zero for a new key. Otherwise one such block is enough: its hash
+	// proves that it is none of those asked for.
+	Forgive time.Duration
 	// Serving is how much is given to others.
 	Serving Serving
 	// Log defaults to slog.DiscardHandler.
@@ -93,7 +98,8 @@ type Exchange struct {
 	next    time.Time // when to look at the wants again; zero for when something happens
 	settled ring      // the CIDs that were wanted last
 	past    past
-	strikes map[peer.ID]int
+	liars   map[peer.ID]struct{}
+	begun   time.Time
 	recent  recent
 	latency time.Duration // from asking for a block to its coming, lately
 }
@@ -107,8 +113,8 @@ var (
 // a second peer's copy of a block is not taken for one that nobody asked for.
 const maxSettled = 8192
 
-// maxStrikes bounds how many liars are remembered.
-const maxStrikes = 1024
+// maxLiars bounds how many liars are remembered.
+const maxLiars = 1024
 
 // New starts an exchange, which works until ctx ends or [Exchange.Close].
 func New(ctx context.Context, cfg Config) *Exchange {
@@ -125,7 +131,8 @@ func New(ctx context.Context, cfg Config) *Exchange {
 		wants:   map[cid.Cid]*want{},
 		settled: ring{max: maxSettled, has: map[cid.Cid]struct{}{}},
 		past:    past{has: map[cid.Cid]*want{}},
-		strikes: map[peer.ID]int{},
+		liars:   map[peer.ID]struct{}{},
+		begun:   time.Now(),
 		recent:  recent{has: map[cid.Cid]blocks.Block{}},
 	}
 	x.ctx, x.cancel = context.WithCancel(ctx)
@@ -394,8 +401,8 @@ func (x *Exchange) hand(w *want, b blocks.Block, r *remote) {
 // ReceiveMessage takes a message of a peer's.
 func (x *Exchange) ReceiveMessage(ctx context.Context, p peer.ID, m message.BitSwapMessage) {
 	type event struct {
-		b   blocks.Block
-		bad bool
+		b        blocks.Block
+		bad, lie bool
 	}
 	var events []event
 	var wanted []blocks.Block
@@ -414,8 +421,7 @@ func (x *Exchange) ReceiveMessage(ctx context.Context, p peer.ID, m message.BitS
 				x.duplicate.Add(size)
 			} else {
 				x.unwanted.Add(size)
-				events = append(events, event{b, true})
-				x.strike(p, r, now)
+				events = append(events, event{b: b, bad: true, lie: x.astray(p, r, now)})
 			}
 			continue
 		}
@@ -425,7 +431,7 @@ func (x *Exchange) ReceiveMessage(ctx context.Context, p peer.ID, m message.BitS
 			x.fromPeers.Add(size)
 		}
 		wanted = append(wanted, b)
-		events = append(events, event{b, false})
+		events = append(events, event{b: b})
 		if r != nil {
 			r.delivered(w, int(size), now)
 		}
@@ -441,7 +447,7 @@ func (x *Exchange) ReceiveMessage(ctx context.Context, p peer.ID, m message.BitS
 
 	for _, e := range events {
 		if e.bad && x.cfg.OnBadBlock != nil {
-			x.cfg.OnBadBlock(p, e.b.Cid(), len(e.b.RawData()))
+			x.cfg.OnBadBlock(p, e.b.Cid(), len(e.b.RawData()), e.lie)
 		}
 		if !e.bad && x.cfg.OnBlock != nil {
 			x.cfg.OnBlock(p, e.b.Cid(), len(e.b.RawData()))
@@ -453,27 +459,33 @@ func (x *Exchange) ReceiveMessage(ctx context.Context, p peer.ID, m message.BitS
 	x.server.ReceiveMessage(ctx, p, m)
 }
 
-// strike notes that p sent what nobody had asked for. Whatever it is asked for
-// is then asked of others too; with the second strike, it is not asked any more.
-func (x *Exchange) strike(p peer.ID, r *remote, now time.Time) {
-	if len(x.strikes) >= maxStrikes && x.strikes[p] == 0 {
-		for old := range x.strikes { // any
-			delete(x.strikes, old)
+// astray notes that p sent what nobody had asked for. Whatever it is asked for
+// is then asked of others too. If that is a lie, p is not asked any more.
+func (x *Exchange) astray(p peer.ID, r *remote, now time.Time) (lie bool) {
+	if r != nil {
+		r.astray++
+		for w := range r.out {
+			w.deadline = now
+		}
+	}
+	if now.Sub(x.begun) < x.cfg.Forgive {
+		return false
+	}
+	if _, known := x.liars[p]; !known && len(x.liars) >= maxLiars {
+		for old := range x.liars { // any
+			delete(x.liars, old)
 			break
 		}
 	}
-	x.strikes[p]++
+	x.liars[p] = struct{}{}
 	if r == nil {
-		return
+		return true
 	}
-	r.strikes = x.strikes[p]
-	for w := range r.out {
-		w.deadline = now
-	}
-	if r.banned() && !r.relay && !r.dropped && !x.closed {
+	if r.liar = true; !r.relay && !r.dropped && !x.closed {
 		r.dropped = true
 		x.wg.Go(func() { _ = x.net.DisconnectFrom(x.ctx, p) })
 	}
+	return true
 }
 
 // ReceiveError hears of streams that ended badly: their peers are asked again

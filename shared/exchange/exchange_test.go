@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,9 +63,15 @@ type party struct {
 // newParty makes a peer to which relays are relays.
 func newParty(t testing.TB, serving exchange.Serving, relays ...peer.ID) *party {
 	t.Helper()
+	return newPartyWith(t, exchange.Config{Serving: serving}, relays...)
+}
+
+// newPartyWith is newParty with more of its configuration.
+func newPartyWith(t testing.TB, cfg exchange.Config, relays ...peer.ID) *party {
+	t.Helper()
 	p := &party{Host: newHost(t), store: newStore(), bad: make(chan peer.ID, 1000)}
 	p.ex = exchange.New(context.Background(), exchange.Config{
-		Host: p.Host, Blockstore: p.store, Serving: serving,
+		Host: p.Host, Blockstore: p.store, Serving: cfg.Serving, Forgive: cfg.Forgive,
 		IsRelay: func(id peer.ID) bool {
 			for _, r := range relays {
 				if r == id {
@@ -73,7 +80,10 @@ func newParty(t testing.TB, serving exchange.Serving, relays ...peer.ID) *party 
 			}
 			return false
 		},
-		OnBadBlock: func(id peer.ID, _ cid.Cid, _ int) {
+		OnBadBlock: func(id peer.ID, _ cid.Cid, _ int, lie bool) {
+			if !lie {
+				return
+			}
 			select {
 			case p.bad <- id:
 			default:
@@ -192,7 +202,7 @@ func TestSources(t *testing.T) {
 		t.Errorf("Stats() = %+v, want %+v", got, want)
 	}
 	for _, s := range p.ex.Peers() {
-		if s.BytesIn != 100_000 || s.Relay != (s.ID == relay.ID()) || s.Strikes != 0 {
+		if s.BytesIn != 100_000 || s.Relay != (s.ID == relay.ID()) || s.Astray != 0 {
 			t.Errorf("Peers() has %+v", s)
 		}
 	}
@@ -590,12 +600,10 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// A peer that flips bits is named, asked no more, and what it had comes from
-// another.
-func TestLiar(t *testing.T) {
-	honest := newParty(t, exchange.Serving{})
-	p := newParty(t, exchange.Serving{}, honest.ID())
-	h := newHost(t)
+// lies makes a peer that answers every want with another block, and counts them.
+func lies(t *testing.T) (h host.Host, wants *atomic.Int64) {
+	t.Helper()
+	h, wants = newHost(t), new(atomic.Int64)
 	h.SetStreamHandler(bsnet.ProtocolBitswap, func(s network.Stream) {
 		r := msgio.NewVarintReaderSize(s, network.MessageSizeMax)
 		for {
@@ -606,6 +614,7 @@ func TestLiar(t *testing.T) {
 			out := message.New(false)
 			for _, e := range in.Wantlist() {
 				if !e.Cancel {
+					wants.Add(1)
 					out.AddBlock(blockOf(t, e.Cid.Bytes()))
 				}
 			}
@@ -617,20 +626,77 @@ func TestLiar(t *testing.T) {
 			back.Close()
 		}
 	})
+	return h, wants
+}
+
+// A peer that flips bits is named after its first lie, disconnected, and asked
+// no more when it comes back; what it was asked for comes from another.
+func TestLiar(t *testing.T) {
+	honest := newParty(t, exchange.Serving{})
+	p := newParty(t, exchange.Serving{}, honest.ID())
+	h, wants := lies(t)
+	connect(t, p, h)
+	p.knows(t, h.ID())
+	first := newBlock(t, 10_000)
+	done := make(chan error, 1)
+	go func() { _, err := p.dag.GetBlock(limited(t), first.Cid()); done <- err }()
+	if got := <-p.bad; got != h.ID() {
+		t.Errorf("OnBadBlock named %s, want %s", got, h.ID())
+	}
+	waitFor(t, "it is disconnected", func() bool { return p.Network().Connectedness(h.ID()) != network.Connected })
+	if p.ex.Score(h.ID()) >= 0 {
+		t.Error("the liar's score is not negative")
+	}
+	honest.put(t, first)
+	connect(t, p, honest)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	waitFor(t, "it has seen that", func() bool { return h.Network().Connectedness(p.ID()) != network.Connected })
+	connect(t, h, p)
+	p.knows(t, h.ID())
+	before := wants.Load()
+	for range 3 {
+		b := newBlock(t, 10_000)
+		honest.put(t, b)
+		p.get(t, limited(t), b)
+	}
+	if n := wants.Load() - before; n != 0 {
+		t.Errorf("the liar was asked %d times more", n)
+	}
+	for _, s := range p.ex.Peers() {
+		if s.Liar != (s.ID == h.ID()) {
+			t.Errorf("Peers() has %+v", s)
+		}
+	}
+	if p.ex.Score(honest.ID()) < 0 {
+		t.Error("the honest peer's score is negative, too")
+	}
+}
+
+// What comes astray while a node with an old key is young is no lie: nobody is
+// named for it or left out, and what was asked for comes from another.
+func TestForgive(t *testing.T) {
+	honest := newParty(t, exchange.Serving{})
+	p := newPartyWith(t, exchange.Config{Forgive: time.Hour}, honest.ID())
+	h, wants := lies(t)
 	connect(t, p, h)
 	p.knows(t, h.ID())
 	connect(t, p, honest)
 	for range 3 {
 		b := newBlock(t, 10_000)
 		honest.put(t, b)
+		before := wants.Load()
 		p.get(t, limited(t), b)
+		waitFor(t, "it is asked as well", func() bool { return wants.Load() > before })
 	}
-	if got := <-p.bad; got != h.ID() {
-		t.Errorf("OnBadBlock named %s, want %s", got, h.ID())
+	waitFor(t, "what came is counted", func() bool { return p.ex.Stats().Unwanted > 0 })
+	if len(p.bad) > 0 {
+		t.Errorf("%s is named", <-p.bad)
 	}
-	waitFor(t, "the liar's score is negative", func() bool { return p.ex.Score(h.ID()) < 0 })
-	if p.ex.Score(honest.ID()) < 0 {
-		t.Error("the honest peer's is, too")
+	if p.ex.Score(h.ID()) < 0 || p.Network().Connectedness(h.ID()) != network.Connected {
+		t.Error("it is taken for a liar")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"testing"
+	"time"
 
 	"github.com/ipfs/boxo/bitswap/message"
 	pb "github.com/ipfs/boxo/bitswap/message/pb"
@@ -41,7 +42,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x0f})
 
 	friend := newParty(f, exchange.Serving{})
-	p := newParty(f, exchange.Serving{})
+	p := newPartyWith(f, exchange.Config{Forgive: 24 * time.Hour}) // so that the friend stays
 	connect(f, p, friend)
 	p.knows(f, friend.ID())
 	senders := []peer.ID{friend.ID(), "a stranger"}

@@ -83,7 +83,8 @@ type remote struct {
 
 	mute    bool // it speaks no Bitswap 1.2.0
 	dropped bool
-	strikes int  // blocks that nobody had asked for
+	astray  int  // blocks that nobody had asked for, on this connection
+	liar    bool // one of them was a lie; a relay is asked last then, others never
 	fresh   bool // it does not know what stands, since the stream is new
 	stands  map[cid.Cid]kind
 	sent    map[cid.Cid]bool // of stands, what has been sent
@@ -133,7 +134,6 @@ func (x *Exchange) connected(p peer.ID) {
 	r := &remote{
 		x: x, id: p, relay: relay, stop: cancel,
 		poke:    make(chan struct{}, 1),
-		strikes: x.strikes[p],
 		fresh:   true,
 		stands:  map[cid.Cid]kind{},
 		sent:    map[cid.Cid]bool{},
@@ -141,6 +141,7 @@ func (x *Exchange) connected(p peer.ID) {
 		theirs:  map[cid.Cid]claim{},
 		out:     map[*want]ask{},
 	}
+	_, r.liar = x.liars[p]
 	x.remotes[p] = r
 	x.wg.Go(func() { r.run(ctx) })
 	if !r.relay && x.neighbours() <= maxAsked {
@@ -180,10 +181,6 @@ func (x *Exchange) neighbours() (n int) {
 	}
 	return n
 }
-
-// banned tells whether r sent what nobody asked for, twice: once may be an
-// answer to the life before of a node with the same key.
-func (r *remote) banned() bool { return r.strikes >= 2 }
 
 // queue has e sent for c.
 func (r *remote) queue(c cid.Cid, e entry) {
@@ -511,7 +508,8 @@ type PeerStats struct {
 	Asked    int           // blocks it is asked for now
 	Have     int           // of the blocks wanted now, those it has
 	Stalls   int
-	Strikes  int // blocks that nobody had asked for
+	Astray   int  // blocks that nobody had asked for, on this connection
+	Liar     bool // it has sent one that cannot have been a mistake
 }
 
 // Peers returns what is known of each connected peer.
@@ -523,7 +521,7 @@ func (x *Exchange) Peers() []PeerStats {
 		s := PeerStats{
 			ID: r.id, Relay: r.relay, BytesIn: r.bytes, BlocksIn: r.blocks,
 			BytesOut: x.limit.sentTo(r.id),
-			RTT:      r.rtt, Rate: r.rate, Asked: len(r.out), Stalls: r.stalls, Strikes: r.strikes,
+			RTT:      r.rtt, Rate: r.rate, Asked: len(r.out), Stalls: r.stalls, Astray: r.astray, Liar: r.liar,
 		}
 		for _, w := range x.wants {
 			if w.said[r] == have {
@@ -537,12 +535,12 @@ func (x *Exchange) Peers() []PeerStats {
 
 // Score is how useful p is, higher is better: the rate in bytes per second at
 // which it delivers, halved by each stall, until it has delivered eight more blocks; 0 for a peer of which nothing is
-// known, negative for one that sent what nobody had asked for.
+// known, negative for a liar.
 func (x *Exchange) Score(p peer.ID) float64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if n := x.strikes[p]; n > 0 {
-		return -float64(n)
+	if _, liar := x.liars[p]; liar {
+		return -1
 	}
 	if r := x.remotes[p]; r != nil {
 		return r.rate / math.Pow(2, float64(r.stalls))

@@ -193,7 +193,7 @@ func (s *session) learn(w *want, p peer.ID, size int) {
 
 // search asks r whether it has w's block.
 func (x *Exchange) search(w *want, r *remote) {
-	if r.mute || r.banned() {
+	if r.mute || r.liar {
 		return
 	}
 	w.said[r] = asked
@@ -297,7 +297,7 @@ func (x *Exchange) assign(w *want, now time.Time) time.Time {
 	var best *remote
 	busy := false
 	for r, said := range w.said {
-		if _, already := w.from[r]; already || r.relay || r.mute || r.banned() {
+		if _, already := w.from[r]; already || r.relay || r.mute || r.liar {
 			continue
 		}
 		if said != have && !(said != haveNot && w.session.seen[r.id] >= hot) {
@@ -353,7 +353,7 @@ const (
 func (r *remote) claims(w *want) expectation {
 	c, ok := r.theirs[w.cid]
 	switch {
-	case !ok || r.relay || r.mute || r.banned() || r.unkept >= maxUnkept:
+	case !ok || r.relay || r.mute || r.liar || r.unkept >= maxUnkept:
 		return none
 	case c.coming:
 		return coming
@@ -363,14 +363,14 @@ func (r *remote) claims(w *want) expectation {
 	return none
 }
 
-// relayFor returns the relay that would send w the soonest, nil for none. One
-// that has sent what nobody asked for is the last.
+// relayFor returns the relay that would send w the soonest, nil for none. A
+// liar is the last.
 func (x *Exchange) relayFor(w *want, size int) (best *remote) {
 	for _, r := range x.remotes {
 		if _, already := w.from[r]; already || !r.relay || r.mute || w.said[r] == haveNot {
 			continue
 		}
-		if best == nil || best.banned() && !r.banned() || best.banned() == r.banned() && r.eta(size) < best.eta(size) {
+		if best == nil || best.liar && !r.liar || best.liar == r.liar && r.eta(size) < best.eta(size) {
 			best = r
 		}
 	}
@@ -385,7 +385,7 @@ func (x *Exchange) spare(w *want, relay *remote, size int, now time.Time) (until
 		}
 	}
 	for r, said := range w.said {
-		if r.relay || r.mute || r.banned() {
+		if r.relay || r.mute || r.liar {
 			continue
 		}
 		answer := max(4*r.rtt, x.latency/2, minAnswer)
@@ -480,7 +480,7 @@ func (x *Exchange) late(w *want, now time.Time) {
 			quiet, last = q, r
 		}
 		soonest = min(soonest, r.eta(0))
-		liars = liars && r.strikes > 0
+		liars = liars && r.astray > 0
 	}
 	patience := min(max(8*last.rtt, 3*x.latency, minStall), maxStall)
 	if !due {
@@ -493,7 +493,7 @@ func (x *Exchange) late(w *want, now time.Time) {
 	}
 	var other *remote
 	for r, said := range w.said {
-		if _, already := w.from[r]; already || r.relay || r.mute || r.banned() || said != have {
+		if _, already := w.from[r]; already || r.relay || r.mute || r.liar || said != have {
 			continue
 		}
 		if other == nil || r.eta(size) < other.eta(size) {

@@ -108,7 +108,8 @@ func WithOwner(owner func(root cid.Cid) bool) Option {
 
 // WithPatience sets how long a block may be awaited while no other block of
 // the same root arrives either; then it is given up with [ErrNoProvider]. The
-// default is 30 seconds.
+// default is 30 seconds; 0 is for ever, for a source that gives up by itself
+// and knows better when, as shared/node's does.
 func WithPatience(d time.Duration) Option { return func(g *Gateway) { g.patience = d } }
 
 // WithLogger sets where the gateway logs; the default is nowhere.

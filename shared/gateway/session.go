@@ -233,20 +233,22 @@ func (p *patient) GetBlock(ctx context.Context, c cid.Cid) (blocks.Block, error)
 	defer p.slots.Release(1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	asked := time.Now()
-	var timer *time.Timer
-	armed := make(chan struct{})
-	timer = time.AfterFunc(p.patience, func() {
-		<-armed
-		last := time.Unix(0, max(p.arrived.Load(), asked.UnixNano()))
-		if rest := p.patience - time.Since(last); rest > 0 {
-			timer.Reset(rest)
-			return
-		}
-		cancel(fmt.Errorf("%w: %s, nothing for %v", ErrNoProvider, c, p.patience))
-	})
-	close(armed)
-	defer timer.Stop()
+	if p.patience > 0 {
+		asked := time.Now()
+		var timer *time.Timer
+		armed := make(chan struct{})
+		timer = time.AfterFunc(p.patience, func() {
+			<-armed
+			last := time.Unix(0, max(p.arrived.Load(), asked.UnixNano()))
+			if rest := p.patience - time.Since(last); rest > 0 {
+				timer.Reset(rest)
+				return
+			}
+			cancel(fmt.Errorf("%w: %s, nothing for %v", ErrNoProvider, c, p.patience))
+		})
+		close(armed)
+		defer timer.Stop()
+	}
 	b, err := p.get.GetBlock(ctx, c)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {

@@ -56,12 +56,15 @@ type Config struct {
 	BadBlockTimeout time.Duration
 	// Serving is how much is given to others; the default is all there is.
 	Serving exchange.Serving
+	// Forgive is the exchange's: for how long a stray block is no lie.
+	Forgive time.Duration
 	// Log defaults to slog.DiscardHandler.
 	Log *slog.Logger
 
 	// OnPeer, if set, is called when a peer is connected or lost; OnBlock when
-	// a wanted block came from a peer; OnBadBlock when a peer sent one that
-	// nobody had asked for, at most once a second for each peer. They must return at once.
+	// a wanted block came from a peer; OnBadBlock when a peer lied: it sent one
+	// that nobody had asked for, and is not asked any more unless it is a relay.
+	// At most once a second for each peer. They must return at once.
 	OnPeer     func(p peer.ID, relay bool, state network.Connectedness)
 	OnBlock    func(p peer.ID, relay bool, c cid.Cid, size int)
 	OnBadBlock func(p peer.ID, c cid.Cid)
@@ -121,7 +124,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	// is counted where it belongs.
 	n.cfg.Host.Network().Notify((*notifiee)(n))
 	n.exchange = exchange.New(n.ctx, exchange.Config{
-		Host: cfg.Host, Blockstore: ServesEmpty(cfg.Blockstore), IsRelay: n.IsRelay, Serving: cfg.Serving, Log: cfg.Log,
+		Host: cfg.Host, Blockstore: ServesEmpty(cfg.Blockstore), IsRelay: n.IsRelay, Serving: cfg.Serving, Forgive: cfg.Forgive, Log: cfg.Log,
 		OnBlock: func(p peer.ID, c cid.Cid, size int) {
 			if cfg.OnBlock != nil {
 				cfg.OnBlock(p, n.IsRelay(p), c, size)

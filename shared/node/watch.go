@@ -37,7 +37,7 @@ const recentFailure = time.Second
 // flips a bit, and the fetch that then waits in vain is told.
 type watch struct {
 	n       *Node
-	mu      sync.Mutex // held alone, never with Node.mu
+	mu      sync.Mutex // never with Node.mu; before the exchange's
 	fetches map[*fetch]struct{}
 	bad     map[peer.ID]badBlock
 	wake    chan struct{} // capacity 1: there is a fetch to watch
@@ -96,12 +96,12 @@ func (w *watch) begin(ctx context.Context, s *session) (_ context.Context, end f
 func (w *watch) unreachable() { w.failed.Store(time.Now().UnixNano()) }
 
 // unwanted notes that p sent c though nobody had asked for it, and says whether that
-// is to be reported now.
-func (w *watch) unwanted(p peer.ID, c cid.Cid) (report bool) {
+// is to be reported now: a lie is.
+func (w *watch) unwanted(p peer.ID, c cid.Cid, lie bool) (report bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	b := badBlock{at: time.Now(), cid: c, told: w.bad[p].told}
-	if report = b.at.Sub(b.told) >= reportInterval; report {
+	if report = lie && b.at.Sub(b.told) >= reportInterval; report {
 		b.told = b.at
 	}
 	w.bad[p] = b
@@ -216,8 +216,8 @@ func (e *BadBlockError) Error() string {
 func (e *BadBlockError) Unwrap() error { return content.ErrBadBlock }
 
 // badBlock notes a block that nobody had asked for.
-func (n *Node) badBlock(p peer.ID, c cid.Cid, size int) {
-	if !n.watch.unwanted(p, c) {
+func (n *Node) badBlock(p peer.ID, c cid.Cid, size int, lie bool) {
+	if !n.watch.unwanted(p, c, lie) {
 		return
 	}
 	n.cfg.Log.Warn("block that nobody asked for", "peer", p, "cid", c, "bytes", size)
