@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while, one at a time.
+# Runs every fuzz target for a while, one at a time, and boot.js' mutants
+# ("mutants"), of a seed that is printed.
 # usage: scripts/fuzz.sh 60s [name pattern]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,3 +15,9 @@ while read -r dir files; do
     done
   done
 done
+if grep -qE "$only" <<< mutants; then
+  seed=$RANDOM
+  echo "== web/test mutants, SEED=$seed"
+  go run ./scripts/corpus -mutants 50000 -seed "$seed" build/corpus.json
+  MUTATE=${time%s} SEED=$seed node --test web/test/corpus.test.js
+fi

@@ -134,20 +134,28 @@ function encodeBase32(bytes) {
 export const hex = (bytes) => Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
 
 /**
- * Reads one unsigned varint of at most 2^53.
+ * Reads one unsigned varint of 64 bits; above 2^53 it is rounded.
  * @param {Uint8Array} b
  * @param {number} at
  * @returns {[value: number, next: number]}
  */
 function varint(b, at) {
   let value = 0, scale = 1;
-  for (let i = 0; i < 8; i++, scale *= 128) {
+  for (let i = 0; i < 10; i++, scale *= 128) {
     if (at >= b.length) return malformed("it ends inside a number");
     const c = b[at++];
     value += (c & 127) * scale;
-    if (c < 128) return value > Number.MAX_SAFE_INTEGER ? malformed("a number is too large") : [value, at];
+    if (i === 9 && c > 1) break;
+    if (c < 128) return [value, at];
   }
   return malformed("a number is too long");
+}
+
+/** The same in a CID: short enough to be exact, and as short as it can be. @type {typeof varint} */
+function code(b, at) {
+  const [value, next] = varint(b, at);
+  if (value > Number.MAX_SAFE_INTEGER || (next - at > 1 && b[next - 1] === 0)) return malformed("a number is written at length");
+  return [value, next];
 }
 
 /**
@@ -162,18 +170,18 @@ export function decodeCID(bytes) {
   }
   try {
     let version, codec, hash, length, at = 0;
-    [version, at] = varint(bytes, at);
+    [version, at] = code(bytes, at);
     if (version !== 1) throw new BlockError("bad_cid", `CID version ${version}`);
-    [codec, at] = varint(bytes, at);
-    [hash, at] = varint(bytes, at);
-    [length, at] = varint(bytes, at);
+    [codec, at] = code(bytes, at);
+    [hash, at] = code(bytes, at);
+    [length, at] = code(bytes, at);
     if (bytes.length - at !== length) throw new BlockError("bad_cid", "the digest has another length than it says");
-    if (hash === SHA2_256 && length !== 32) throw new BlockError("bad_cid", `a SHA-256 of ${length} bytes`);
-    if (hash === IDENTITY && length > maxIdentity) throw new BlockError("bad_cid", `an identity digest of ${length} bytes`);
+    if (hash === SHA2_256 && length !== 32) throw new BlockError("unsupported", `a SHA-256 of ${length} bytes`);
+    if (hash === IDENTITY && length > maxIdentity) throw new BlockError("unsupported", `an identity digest of ${length} bytes`);
     const digest = bytes.slice(at);
     return { version: 1, codec, hash, digest, text: "b" + encodeBase32(bytes), key: `${hash}:${hex(digest)}` };
   } catch (err) {
-    if (err instanceof BlockError && err.code === "bad_cid") throw err;
+    if (err instanceof BlockError && err.code !== "bad_block") throw err;
     throw new BlockError("bad_cid", "it ends early");
   }
 }
@@ -232,6 +240,7 @@ function* fields(b) {
     let tag, value;
     [tag, at] = varint(b, at);
     const field = Math.floor(tag / 8);
+    if (field < 1 || field >= 2 ** 29) malformed(`a field numbered ${field}`);
     switch (tag % 8) {
       case 0:
         [value, at] = varint(b, at);
@@ -256,7 +265,8 @@ const utf8 = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 /** @typedef {{cid: CID, name: string}} Link */
 
 /**
- * Reads a DAG-PB node.
+ * Reads a DAG-PB node, as strictly as go-codec-dagpb: the data may come before
+ * the links or after them.
  * @param {Uint8Array} block
  * @returns {{links: Link[], data: Uint8Array | null}}
  */
@@ -265,29 +275,36 @@ export function decodeDAGPB(block) {
   const links = [];
   /** @type {Uint8Array | null} */
   let data = null;
+  let last = 0;
   for (const f of fields(block)) {
     if (f.field === 1) {
       if (data) malformed("two data fields");
       data = needBytes(f.bytes);
     } else if (f.field === 2) {
-      let cid = null, name = "";
-      for (const l of fields(needBytes(f.bytes))) {
-        if (l.field === 1) cid = needBytes(l.bytes);
-        else if (l.field === 2) name = utf8.decode(needBytes(l.bytes));
-      }
-      if (!cid) malformed("a link without CID");
-      else links.push({ cid: linkCID(cid), name });
+      if (links.length && last !== 2) malformed("links in two places");
+      links.push(decodeLink(needBytes(f.bytes)));
     } else malformed(`field ${f.field} in a DAG-PB node`);
+    last = f.field;
   }
   return { links, data };
 }
 
-/** @param {Uint8Array} bytes */
-function linkCID(bytes) {
+/** @param {Uint8Array} bytes @returns {Link} */
+function decodeLink(bytes) {
+  let cid = null, name = "", last = 0;
+  for (const f of fields(bytes)) {
+    if (f.field <= last || f.field > 3) malformed(`field ${f.field} after field ${last} in a link`);
+    last = f.field;
+    if (f.field === 1) cid = needBytes(f.bytes);
+    else if (f.field === 2) name = utf8.decode(needBytes(f.bytes));
+    else if (f.bytes) malformed("bytes where a number belongs");
+  }
+  if (!cid) return malformed("a link without CID");
   try {
-    return decodeCID(bytes);
+    return { cid: decodeCID(cid), name };
   } catch (err) {
-    return malformed(`a link's CID: ${/** @type {Error} */ (err).message}`);
+    // What is malformed to this reader the node may read otherwise: bytes after it.
+    throw new BlockError("unsupported", `a link's CID: ${/** @type {Error} */ (err).message}`);
   }
 }
 
@@ -317,39 +334,63 @@ export function decodeUnixFS(cid, block) {
   if (cid.codec !== DAG_PB) throw new BlockError("unsupported", `codec 0x${cid.codec.toString(16)}`);
   const { links, data: meta } = decodeDAGPB(block);
   if (!meta) throw new BlockError("unsupported", "a DAG-PB node that is no UnixFS");
-  let kind = -1, size = -1, fanout = 0, hash = 0;
-  /** @type {Uint8Array} */
-  let data = new Uint8Array(0);
-  /** @type {number[]} */
-  const sizes = [];
-  for (const f of fields(meta)) {
-    if (f.field === 1) kind = f.value;
-    else if (f.field === 2) data = needBytes(f.bytes);
-    else if (f.field === 3) size = f.value;
-    else if (f.field === 4 && f.bytes) sizes.push(...varints(f.bytes)); // packed, as proto3 writes them
-    else if (f.field === 4) sizes.push(f.value);
-    else if (f.field === 5) hash = f.value;
-    else if (f.field === 6) fanout = f.value;
-  }
+  const { kind, data, size, sizes, hash, fanout } = decodeMeta(meta);
   switch (kinds[kind]) {
     case "raw":
     case "file": {
       if (sizes.length !== links.length) malformed(`${links.length} links and ${sizes.length} sizes`);
       const sum = sizes.reduce((a, b) => a + b, data.length);
-      if (size < 0) size = sum;
-      if (sum !== size || !Number.isSafeInteger(sum)) malformed(`its parts have ${sum} bytes, it says ${size}`);
-      return { kind: "file", links, data, size, sizes, fanout };
+      if (!Number.isSafeInteger(sum)) throw new BlockError("unsupported", `a file of ${sum} bytes`);
+      if (size && sum !== size) malformed(`its parts have ${sum} bytes, it says ${size}`);
+      return { kind: "file", links, data, size: sum, sizes, fanout };
     }
     case "directory":
       return { kind: "directory", links, data, size: 0, sizes, fanout };
-    case "hamt":
+    case "hamt": {
       if (hash !== 0x22) throw new BlockError("unsupported", `a HAMT by hash function 0x${hash.toString(16)}`);
       if (fanout < 8 || fanout > 1024 || (fanout & (fanout - 1)) !== 0) malformed(`a HAMT with a fan-out of ${fanout}`);
+      if (links.length > fanout) malformed(`a HAMT with a fan-out of ${fanout} and ${links.length} links`);
+      const prefix = prefixLength(fanout);
+      if (links.some((l) => l.name.length < prefix)) malformed("a HAMT with a link that has no slot");
       return { kind: "hamt", links, data, size: 0, sizes, fanout };
+    }
     default:
       throw new BlockError("unsupported", `UnixFS type ${kind}`);
   }
 }
+
+/**
+ * Reads the UnixFS message of a DAG-PB node. A field of another wire type than
+ * its own is skipped, as protobuf has it; bytes that are no protobuf message are
+ * not UnixFS, and so not malformed.
+ * @param {Uint8Array} meta
+ */
+function decodeMeta(meta) {
+  let kind = -1, size = 0, fanout = 0, hash = 0;
+  /** @type {Uint8Array} */
+  let data = new Uint8Array(0);
+  /** @type {number[]} */
+  const sizes = [];
+  try {
+    for (const { field, value, bytes } of fields(meta)) {
+      if (field === 4 && bytes) {
+        for (const n of varints(bytes)) sizes.push(n); // packed, as proto3 writes them
+      } else if (field === 2 && bytes) data = bytes;
+      else if (bytes) continue;
+      else if (field === 1) kind = value;
+      else if (field === 3) size = value;
+      else if (field === 4) sizes.push(value);
+      else if (field === 5) hash = value;
+      else if (field === 6) fanout = value;
+    }
+  } catch (err) {
+    throw new BlockError("unsupported", `a DAG-PB node that is no UnixFS: ${/** @type {Error} */ (err).message}`);
+  }
+  return { kind, data, size, sizes, hash, fanout };
+}
+
+/** The digits of a slot's number before a name in a shard. @param {number} fanout */
+const prefixLength = (fanout) => (fanout - 1).toString(16).length;
 
 /**
  * Finds the link of a HAMT shard that leads to name.
@@ -363,13 +404,13 @@ export function hamtStep(shard, name, depth) {
   if ((depth + 1) * width > 64) malformed("a HAMT deeper than its hash");
   // boxo consumes the hash's bytes in big-endian order, most significant bits first.
   const bucket = Number((murmur3(new TextEncoder().encode(name)) >> BigInt(64 - (depth + 1) * width)) & BigInt(shard.fanout - 1));
-  const pad = (shard.fanout - 1).toString(16).length;
-  const prefix = bucket.toString(16).toUpperCase().padStart(pad, "0");
+  const prefix = bucket.toString(16).toUpperCase().padStart(prefixLength(shard.fanout), "0");
+  let below = null;
   for (const l of shard.links) {
-    if (l.name === prefix) return { cid: l.cid, done: false };
-    if (l.name.startsWith(prefix) && l.name.slice(pad) === name) return { cid: l.cid, done: true };
+    if (l.name === prefix) below = { cid: l.cid, done: false };
+    else if (l.name === prefix + name) return { cid: l.cid, done: true };
   }
-  return null;
+  return below;
 }
 
 const m64 = (1n << 64n) - 1n;

@@ -20,8 +20,12 @@ const maxHeld = 48 << 20;
 const blockTimeout = 30_000;
 /** How many blocks of a file are fetched ahead of the reader. */
 const readAhead = 4;
-/** The deepest DAG that is read; 2^64 bytes of 1,024 links each need 5 levels. */
+/** The deepest DAG that is read, in levels, as in shared/content. */
 const maxDepth = 32;
+/** How many names a path may have, as in shared/gateway. */
+const maxSegments = 1024;
+/** How many bytes tell the type of a file without a telling name. */
+const sniffBytes = 512;
 
 /** Thrown where the node must answer. */
 export class Later extends Error {
@@ -158,8 +162,10 @@ export async function answer(request, blocks) {
   try {
     const url = new URL(request.url);
     const query = [...url.searchParams.keys()];
-    if (query.some((k) => k === "format" || k === "download" || k === "filename")) throw new Later(`query ${url.search}`);
+    if (query.some((k) => k === "format" || k === "download" || k === "filename") || /;|%(?![0-9a-f]{2})/i.test(url.search)) throw new Later(`query ${url.search}`);
+    if (request.headers.get("Accept")?.includes("application/vnd.ip")) throw new Later("another format");
     const [, , root, ...rest] = url.pathname.split("/");
+    if (rest.length > maxSegments) throw new Later("a path of very many names");
     const slash = rest.at(-1) === "";
     const target = await resolve(parseCID(root), rest.filter((s) => s !== "").map(decode), blocks);
     if (target.entry.kind === "file") return await file(request, target, blocks);
@@ -280,11 +286,17 @@ async function file(request, target, blocks, tag = target.cid) {
     headers.set("Content-Range", `bytes ${from}-${to - 1}/${entry.size}`);
   }
   headers.set("Content-Length", String(to - from));
-  if (request.method === "HEAD") return new Response(null, { status, headers });
-  if (entry.links.length === 0) {
-    return new Response(/** @type {Uint8Array<ArrayBuffer>} */ (entry.data.subarray(from, to)), { status, headers });
+  /** @type {BodyInit} */
+  let body;
+  if (entry.links.length === 0) body = /** @type {Uint8Array<ArrayBuffer>} */ (entry.data.subarray(from, to));
+  else {
+    // No status before the first block is here, and right.
+    const source = parts(entry, from, to, blocks, 1);
+    const first = await source.next();
+    if (!first.done) await first.value.bytes;
+    body = stream(first.done ? [] : [first.value.bytes], source);
   }
-  return new Response(stream(entry, from, to, blocks), { status, headers });
+  return new Response(request.method === "HEAD" ? null : body, { status, headers });
 }
 
 /**
@@ -294,8 +306,9 @@ async function file(request, target, blocks, tag = target.cid) {
  * @returns {{from: number, to: number} | "unsatisfiable" | null}
  */
 export function parseRange(header, size) {
-  const m = header?.match(/^\s*bytes\s*=\s*(\d{0,15})\s*-\s*(\d{0,15})\s*$/);
+  const m = header?.match(/^bytes=\s*(\d*)-(\d*)\s*$/);
   if (!m || size === 0 || (!m[1] && !m[2])) return null;
+  if ([m[1], m[2]].some((n) => BigInt(n.slice(0, 32)) >= 2n ** 63n)) return null; // as shared/gateway counts
   if (!m[1]) {
     const last = Number(m[2]);
     return last === 0 ? "unsatisfiable" : { from: Math.max(0, size - last), to: size };
@@ -308,20 +321,21 @@ export function parseRange(header, size) {
 
 /** @param {Entry} entry @param {Blocks} blocks */
 async function head(entry, blocks) {
-  for await (const { bytes } of parts(entry, 0, Math.min(512, entry.size), blocks, 0)) return await bytes;
-  return new Uint8Array(0);
+  const out = new Uint8Array(Math.min(sniffBytes, entry.size));
+  let at = 0;
+  for await (const { bytes } of parts(entry, 0, out.length, blocks, 1)) {
+    const part = await bytes;
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
 }
 
 /**
- * @param {Entry} entry
- * @param {number} from
- * @param {number} to
- * @param {Blocks} blocks
+ * @param {Promise<Uint8Array>[]} ahead the parts that were begun
+ * @param {ReturnType<typeof parts>} source those after them
  */
-function stream(entry, from, to, blocks) {
-  const source = parts(entry, from, to, blocks, 0);
-  /** @type {Promise<Uint8Array>[]} */
-  const ahead = [];
+function stream(ahead, source) {
   let ended = false;
   return new ReadableStream(
     {
@@ -349,7 +363,8 @@ function stream(entry, from, to, blocks) {
 
 /**
  * The bytes [from, to) of a file, in order, as its leaves. Each comes boxed: a
- * generator would wait for a bare promise, and so for one leaf at a time.
+ * generator would wait for a bare promise, and so for one leaf at a time. depth
+ * is the level of entry, 1 for the root.
  * @param {Entry} entry
  * @param {number} from
  * @param {number} to
@@ -358,7 +373,6 @@ function stream(entry, from, to, blocks) {
  * @returns {AsyncGenerator<{bytes: Promise<Uint8Array>}, void>}
  */
 async function* parts(entry, from, to, blocks, depth) {
-  if (depth > maxDepth) throw new BlockError("bad_block", `malformed block: a file of more than ${maxDepth} levels`);
   if (from < entry.data.length && from < to) yield { bytes: Promise.resolve(entry.data.subarray(from, to)) };
   let at = entry.data.length;
   for (let i = 0; i < entry.links.length && at < to; i++) {
@@ -366,6 +380,7 @@ async function* parts(entry, from, to, blocks, depth) {
     const start = at, size = entry.sizes[i];
     at += size;
     if (at <= from || size === 0) continue;
+    if (depth === maxDepth) throw new BlockError("bad_block", `malformed block: a file of more than ${maxDepth} levels`);
     const lo = Math.max(0, from - start), hi = Math.min(size, to - start);
     if (cid.codec === DAG_PB) yield* parts(child(cid, size, await blocks.block(cid)), lo, hi, blocks, depth + 1);
     else yield { bytes: blocks.block(cid).then((b) => child(cid, size, b).data.subarray(lo, hi)) };
@@ -423,6 +438,9 @@ export const types = Object.assign(Object.create(null), {
   onnx: "application/octet-stream", safetensors: "application/octet-stream", gguf: "application/octet-stream",
 });
 
+/** How bytes begin, a character each, whose type the node tells: markup, and other formats with a signature. */
+const others = /^(?:[\t\n\f\r ]*<|%|BM|RIFF|FORM|ID3|OggS|MThd|OTTO|ttcf|wOF|PK\x03\x04|Rar!|\x1f\x8b|\x1aE\xdf\xa3|\xfe\xff|\xff\xfe|\xef\xbb\xbf|\0\0[\x01\x02]\0|\0\x01\0\0|[^]{4}ftyp|[^]{34}LP)/;
+
 /**
  * The type of bytes without a telling name. The few that pages use; the node,
  * which follows https://mimesniff.spec.whatwg.org/, knows more.
@@ -433,13 +451,13 @@ export function sniff(first) {
   const magic = [
     ["image/png", [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]],
     ["image/jpeg", [0xff, 0xd8, 0xff]],
-    ["image/gif", [0x47, 0x49, 0x46, 0x38]],
+    ["image/gif", [0x47, 0x49, 0x46, 0x38, 0x37, 0x61]],
+    ["image/gif", [0x47, 0x49, 0x46, 0x38, 0x39, 0x61]],
     ["application/wasm", [0, 0x61, 0x73, 0x6d]],
     ["application/pdf", [0x25, 0x50, 0x44, 0x46, 0x2d]],
   ];
   for (const [type, bytes] of magic) if (bytes.every((b, i) => first[i] === b)) return type;
-  const text = new TextDecoder().decode(first.subarray(0, 512)).trimStart().toLowerCase();
-  if (/^(<!doctype html|<html|<head|<body|<script|<!--)[\s>]/.test(text)) throw new Later("HTML without a name");
-  if (first.subarray(0, 512).some((b) => b < 9 || (b > 13 && b < 32 && b !== 27))) return "application/octet-stream";
-  return "text/plain; charset=utf-8";
+  const text = String.fromCharCode(...first.subarray(0, sniffBytes));
+  if (others.test(text)) throw new Later("a file without a telling name that may be many things");
+  return /[\0-\x08\x0b\x0e-\x1a\x1c-\x1f]/.test(text) ? "application/octet-stream" : "text/plain; charset=utf-8";
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 
 	boxo "github.com/ipfs/boxo/gateway"
+	"github.com/ipfs/boxo/verifcid"
 	"github.com/ipfs/go-cid"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -85,6 +87,10 @@ func (s *Server) serveIPFS(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, http.StatusBadRequest, "Not a content address", "What follows /ipfs/ in the address is no CID: "+strconv.Quote(first)+".")
 		return
 	}
+	if err := verifcid.ValidateCid(verifcid.DefaultAllowlist, root); err != nil {
+		s.fail(w, r, http.StatusBadRequest, "Not a content address", "No block can be verified by this CID: "+err.Error()+".")
+		return
+	}
 	q := r.URL.Query()
 	g := &gatewayResponse{
 		ResponseWriter: w, server: s, request: r, root: root,
@@ -111,8 +117,59 @@ func (s *Server) serveIPFS(w http.ResponseWriter, r *http.Request) {
 		q.Del("uri")
 		r.URL.RawQuery = q.Encode()
 	}
-	s.gateway.ServeHTTP(g, r)
+	s.gateway.ServeHTTP(g, s.ranged(r))
 	g.finish()
+}
+
+// ranged returns r with a Range that boxo's gateway answers as RFC 9110 has it:
+// one that is malformed, of another unit, or of several ranges is left out, since
+// it answers 400 to some; one of the last bytes is by their offset, since it
+// answers 500 to more than the file has.
+func (s *Server) ranged(r *http.Request) *http.Request {
+	header := r.Header.Get("Range")
+	spec, ok := strings.CutPrefix(header, "bytes=")
+	first, last, found := strings.Cut(strings.TrimSpace(spec), "-")
+	from, err1 := strconv.ParseUint(first, 10, 63)
+	to, err2 := strconv.ParseUint(last, 10, 63)
+	switch {
+	case header == "":
+		return r
+	case !ok || !found:
+		header = ""
+	case err1 == nil && (last == "" || err2 == nil && to >= from):
+		return r
+	case first == "" && err2 == nil:
+		head := r.Clone(r.Context())
+		head.Method = http.MethodHead
+		head.Header.Del("Range")
+		w := &headOnly{header: http.Header{}}
+		s.gateway.ServeHTTP(w, head)
+		size, err := strconv.ParseUint(w.header.Get("Content-Length"), 10, 63)
+		if header = ""; w.status == http.StatusOK && err == nil && size > 0 {
+			header = fmt.Sprintf("bytes=%d-", size-min(to, size))
+		}
+	default:
+		header = ""
+	}
+	r = r.Clone(r.Context())
+	if r.Header.Del("Range"); header != "" {
+		r.Header.Set("Range", header)
+	}
+	return r
+}
+
+// headOnly keeps a response's status and headers.
+type headOnly struct {
+	header http.Header
+	status int
+}
+
+func (h *headOnly) Header() http.Header         { return h.header }
+func (h *headOnly) Write(b []byte) (int, error) { h.WriteHeader(http.StatusOK); return len(b), nil }
+func (h *headOnly) WriteHeader(status int) {
+	if h.status == 0 {
+		h.status = status
+	}
 }
 
 // what gatewayResponse does with the response of boxo's gateway.

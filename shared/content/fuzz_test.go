@@ -63,6 +63,12 @@ func FuzzBlock(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(merkledag.NodeWithData(link).RawData(), "a")
+	// A symlink with children, as if it were a file: reading it panicked.
+	children := merkledag.NodeWithData(link)
+	if err := children.AddNodeLink("", merkledag.NewRawNode([]byte("x"))); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(children.RawData(), "a")
 	f.Add([]byte{}, "")
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
 		if len(data) > 64<<10 {

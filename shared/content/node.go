@@ -91,7 +91,8 @@ func decode(c cid.Cid, data []byte) (*node, error) {
 		}
 		n.size = int64(total)
 	case unixfs.TSymlink:
-		n.kind, n.size = Symlink, int64(len(n.data))
+		// Its target is all there is to it: links of it lead nowhere.
+		n.kind, n.size, n.links = Symlink, int64(len(n.data)), nil
 	case unixfs.TDirectory:
 		n.kind = Dir
 	case unixfs.THAMTShard:

@@ -274,6 +274,9 @@ func child(ctx context.Context, get Getter, l link, size int64) (*node, error) {
 // gather returns all bytes of a part of a file that has at most MaxBlockSize:
 // as a rule one leaf, which is not copied.
 func gather(ctx context.Context, get Getter, l link, size int64, depth int) ([]byte, error) {
+	if depth > MaxFileDepth {
+		return nil, fmt.Errorf("%w: more than %d levels", ErrTooDeep, MaxFileDepth)
+	}
 	n, err := child(ctx, get, l, size)
 	if err != nil {
 		return nil, err

@@ -14,8 +14,7 @@ type Request struct {
 }
 
 // Requests are asked of each case that has an answer; of others only the
-// first. A range that ends before it begins is not among them: boxo answers 400,
-// the node ignores it, and RFC 9110 allows both.
+// first.
 var Requests = []Request{
 	{Method: "GET"},
 	{Method: "HEAD"},
@@ -23,7 +22,16 @@ var Requests = []Request{
 	{Method: "GET", Header: map[string]string{"Range": "bytes=-3"}},
 	{Method: "GET", Header: map[string]string{"Range": "bytes=2-"}},
 	{Method: "GET", Header: map[string]string{"Range": "bytes=120-310"}},
-	{Method: "GET", Header: map[string]string{"Range": "bytes=999999-"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=1048570-1048590"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=9999999-"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=-9999999"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=0-9223372036854775807"}},
+	{Method: "GET", Header: map[string]string{"Range": "octets=0-3"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=5-2"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=0-1,3-4"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=-0"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=0-99999999999999999999"}},
+	{Method: "GET", Header: map[string]string{"Range": "bytes=0-3", "If-Range": `"other"`}},
 	{Method: "GET", Header: map[string]string{"If-None-Match": `"other"`}},
 	{Method: "GET", Header: map[string]string{"If-None-Match": "*"}},
 }
@@ -31,7 +39,7 @@ var Requests = []Request{
 // Of returns the requests that c is asked by.
 func (c Case) Of() []Request {
 	switch {
-	case c.Status >= 300:
+	case c.Status >= 300 || c.Status == Any:
 		return Requests[:1]
 	case c.Few:
 		return Requests[:2]
@@ -69,6 +77,11 @@ func NewAnswer(status int, header http.Header, body []byte) Answer {
 		a.Hash = hex.EncodeToString(sum[:])
 	}
 	return a
+}
+
+// Broken is the answer whose body ended by an error: see [Case.Status].
+func Broken() Answer {
+	return Answer{Status: http.StatusBadGateway, Header: map[string]string{}}
 }
 
 // Diff says how a is not b, or "".
