@@ -21,7 +21,10 @@ for what in "$@"; do
     chromium) command -v chromium >/dev/null || install chromium ;;
     node) command -v node >/dev/null && command -v npm >/dev/null || install nodejs npm ;;
     gcc) command -v gcc >/dev/null && [ -e /usr/include/stdlib.h ] || install gcc libc6-dev ;;
-    ip) command -v ip >/dev/null || install iproute2 ;;
+    ip)
+      command -v ip >/dev/null || install iproute2
+      [ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod /dev/net/tun c 10 200; } # containers come without
+      ;;
     # What the end-to-end tests publish and import, and Helia: real packages from npm.
     pages)
       if ! cmp -s web/e2e/pages/package-lock.json web/e2e/pages/node_modules/.e2e-lock.json; then
