@@ -77,8 +77,9 @@ vuln: ## known vulnerabilities, where the database can be had
 	elif grep -qE 'fetching vulnerabilities|dial tcp|no such host|Forbidden|proxyconnect|connection refused|410 Gone|404 Not Found|403' build/vuln.log; then echo "govulncheck: its database cannot be reached from here; not checked"; \
 	else cat build/vuln.log; exit 1; fi
 
-deps: wasmmod ## who may import whom, and what stays out of the tab, with reasons
+deps: wasmmod ## who may import whom, and what stays out of the tab, with reasons and stubs
 	$(GO) test -count=1 -run 'TestImports|TestTab' .
+	$(GO) test -count=1 -modfile=build/wasm.mod -tags stubs -run TestStubs .
 
 unit: wasmmod ## native unit tests, with the race detector
 	scripts/setup.sh gcc node

@@ -3,6 +3,7 @@ package weft_test
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -62,6 +63,20 @@ func TestTab(t *testing.T) {
 			if under(pkg, b.pkg) {
 				t.Errorf("the tab's node imports %s: %s", pkg, b.why)
 			}
+		}
+	}
+	stubs, err := filepath.Glob("wasm/stubs/*/go.mod")
+	if err != nil || len(stubs) == 0 {
+		t.Fatalf("%d stubs, %v", len(stubs), err)
+	}
+	for _, mod := range stubs {
+		b, err := os.ReadFile(mod)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(string(b), "module "), "\n")
+		if !slices.ContainsFunc(deps, func(pkg string) bool { return under(pkg, name) }) {
+			t.Errorf("%s stands in for %s, which the tab's node does not import", filepath.Dir(mod), name)
 		}
 	}
 	if slices.Contains(deps, "github.com/libp2p/go-libp2p") {

@@ -34,9 +34,7 @@ type Serving struct {
 // SetServing changes how much is given to others. What was asked for before may
 // still go out.
 func (x *Exchange) SetServing(s Serving) {
-	x.limit.mu.Lock()
-	defer x.limit.mu.Unlock()
-	x.limit.serving = s
+	x.limit.set(s)
 }
 
 // newServer starts boxo's server over the exchange's network and limits.
@@ -78,11 +76,26 @@ func (l limited) SendMessage(ctx context.Context, p peer.ID, m message.BitSwapMe
 type limiter struct {
 	mu      sync.Mutex
 	serving Serving
-	free    time.Time // when the next message may go
+	free    time.Time     // when the next message may go
+	changed chan struct{} // closed and replaced when the limit changes
 	to      map[peer.ID]uint64
 }
 
-func newLimiter(s Serving) *limiter { return &limiter{serving: s, to: map[peer.ID]uint64{}} }
+func newLimiter(s Serving) *limiter {
+	return &limiter{serving: s, changed: make(chan struct{}), to: map[peer.ID]uint64{}}
+}
+
+// set changes what is served. Who waits for a limit that is no more waits anew.
+func (l *limiter) set(s Serving) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.Limit != l.serving.Limit {
+		l.free = time.Time{}
+		close(l.changed)
+		l.changed = make(chan struct{})
+	}
+	l.serving = s
+}
 
 func (l *limiter) serves() bool {
 	l.mu.Lock()
@@ -92,28 +105,32 @@ func (l *limiter) serves() bool {
 
 // wait returns when n bytes may be sent.
 func (l *limiter) wait(ctx context.Context, n int) error {
-	l.mu.Lock()
-	now := time.Now()
-	if l.serving.Limit <= 0 || n == 0 {
+	for {
+		l.mu.Lock()
+		now, changed := time.Now(), l.changed
+		if l.serving.Limit <= 0 || n == 0 {
+			l.mu.Unlock()
+			return nil
+		}
+		if l.free.Before(now) {
+			l.free = now
+		}
+		pause := l.free.Sub(now)
+		l.free = l.free.Add(time.Duration(float64(n) / float64(l.serving.Limit) * float64(time.Second)))
 		l.mu.Unlock()
-		return nil
-	}
-	if l.free.Before(now) {
-		l.free = now
-	}
-	pause := l.free.Sub(now)
-	l.free = l.free.Add(time.Duration(float64(n) / float64(l.serving.Limit) * float64(time.Second)))
-	l.mu.Unlock()
-	if pause <= 0 {
-		return nil
-	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		if pause <= 0 {
+			return nil
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+			return nil
+		case <-changed:
+			t.Stop()
+		case <-ctx.Done():
+			t.Stop()
+			return context.Cause(ctx)
+		}
 	}
 }
 

@@ -147,13 +147,39 @@ type tab struct {
 	*console
 }
 
-// A console is what a tab logged.
+// A console is what a tab logged, and the node in the worker behind it.
 type console struct {
 	t      *testing.T // the test that opened the tab
 	mu     sync.Mutex
 	errors []string
 	expect []*regexp.Regexp // errors that the test provokes
+	node   strings.Builder  // what the node wrote, a line each
 }
+
+// leftOut is what a stub of wasm/stubs says when it is reached (stubs_test.go).
+// No test may have the node say so.
+const leftOut = "left out of the tab"
+
+// tellPages is added to wasm_exec.js: what the node writes goes to the pages,
+// since nothing can listen in a worker without keeping it alive. hearNode is run
+// in every page.
+const (
+	tellPages = `
+{
+	const { log } = console;
+	console.log = (...args) => {
+		log(...args);
+		self.clients?.matchAll({ includeUncontrolled: true, type: "window" }).then((all) => {
+			for (const client of all) client.postMessage({ weft: "e2e-log", text: args.join(" ") });
+		});
+	};
+}
+`
+	hearNode = `navigator.serviceWorker?.addEventListener("message", ({ data }) => {
+		if (data?.weft === "e2e-log") console.debug("node:", data.text);
+		if (data?.weft === "event" && data.type === "error") console.debug("node:", data.detail?.message);
+	});`
+)
 
 // in is the same tab for a subtest.
 func (p *tab) in(t *testing.T) *tab {
@@ -166,6 +192,9 @@ func (v *visitor) blank() *tab {
 	ctx, cancel := chromedp.NewContext(v.ctx)
 	p := &tab{t: v.t, ctx: ctx, close: cancel, console: &console{t: v.t}}
 	if err := chromedp.Listen(ctx, p.hear); err != nil {
+		v.t.Fatalf("new tab: %v", err)
+	}
+	if _, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: hearNode}); err != nil {
 		v.t.Fatalf("new tab: %v", err)
 	}
 	// chromedp attaches to whatever belongs to a page, and what a debugger is
@@ -221,17 +250,40 @@ func (c *console) hear(ev any) {
 
 func (c *console) note(bad bool, text string) {
 	c.t.Logf("tab: %s", text)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if line, ok := strings.CutPrefix(text, `debug: "node:" `); ok {
+		c.node.WriteString(line + "\n")
+	}
+	if strings.Contains(text, leftOut) {
+		c.errors = append(c.errors, "the node needs what it has not: "+text)
+		return
+	}
 	if !bad {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, re := range c.expect {
 		if re.MatchString(text) {
 			return
 		}
 	}
 	c.errors = append(c.errors, text)
+}
+
+// said waits until the node has written something with text in it.
+func (p *tab) said(text string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		p.mu.Lock()
+		has := strings.Contains(p.node.String(), text)
+		p.mu.Unlock()
+		if has {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the node never said %q", text)
+		}
+	}
 }
 
 // expects names errors in the console that belong to the test.

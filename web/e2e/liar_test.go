@@ -75,7 +75,8 @@ func TestLyingVisitor(t *testing.T) {
 	n := r.native(t)
 	n.lie()
 	n.meet(r, root)
-	p := r.joined(newVisitor(t))
+	v := newVisitor(t)
+	p := r.joined(v)
 	liar := n.host.ID()
 	meets(p, liar.String())
 	eval[bool](p, `() => { globalThis.named = []; node.on("error", (e) => { if (e.code === "bad_block") named.push(e.peerId); }); return true; }`)
@@ -90,4 +91,5 @@ func TestLyingVisitor(t *testing.T) {
 	if s := p.status(); s.Bytes.FromPeers != 0 {
 		t.Errorf("%d bytes of a liar's count", s.Bytes.FromPeers)
 	}
+	until[bool](v.open(r.url+"/"), "the page names the liar", `(id) => [...document.querySelectorAll("#others .liar code")].some((c) => c.title === id)`, liar.String())
 }

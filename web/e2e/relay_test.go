@@ -57,7 +57,9 @@ func (w withFiles) ReadDir(name string) ([]fs.DirEntry, error) {
 		return entries, err
 	}
 	more, err := fs.ReadDir(w.more, ".")
-	return slices.SortedFunc(slices.Values(append(entries, more...)), func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }), err
+	byName := func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }
+	all := slices.SortedStableFunc(slices.Values(append(more, entries...)), byName) // ours first
+	return slices.CompactFunc(all, func(a, b fs.DirEntry) bool { return byName(a, b) == 0 }), err
 }
 
 // A relay runs in the test's process, with a publisher whom it obeys.
@@ -77,6 +79,10 @@ func startRelay(t *testing.T, more ...func(*server.Config)) *relay {
 	if _, err := fs.Stat(weft.Assets(), "node.wasm.br"); err != nil {
 		t.Fatalf("no compiled node is embedded: run `make build` first, or `make e2e`: %v", err)
 	}
+	exec, err := fs.ReadFile(weft.Assets(), "wasm_exec.js")
+	if err != nil {
+		t.Fatal(err)
+	}
 	key, err := identity.New()
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +95,10 @@ func startRelay(t *testing.T, more ...func(*server.Config)) *relay {
 	r.cfg = server.Config{
 		Dir:    t.TempDir(),
 		Listen: "127.0.0.1:0",
-		Assets: withFiles{weft.Assets(), fstest.MapFS{"blank.html": {Data: []byte(blankPage)}}},
+		Assets: withFiles{weft.Assets(), fstest.MapFS{
+			"blank.html":   {Data: []byte(blankPage)},
+			"wasm_exec.js": {Data: append(exec, tellPages...)},
+		}},
 		// Nobody here is far away: what nobody has is known soon.
 		Retrieval: 5 * time.Second,
 		Log:       slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),

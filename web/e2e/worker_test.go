@@ -183,6 +183,7 @@ func TestPanic(t *testing.T) {
 	// Elsewhere: the program ends.
 	eval[bool](p, `() => { panics({}); return true; }`)
 	until[bool](p, "the page is told", `() => failures.includes("node_restarted")`)
+	p.said("panic: asked to panic") // so a stub's, too, would not pass unheard
 	if got := eval[int](p, `async (root) => (await node.import(root, "c.js")).default`, root.String()); got != 3 {
 		t.Errorf("import after a panic = %d", got)
 	}

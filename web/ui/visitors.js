@@ -39,16 +39,16 @@ export function noVisitors() {
   $("give-text").textContent = "You have left: nothing is given";
 }
 
-/** @param {Status} s @param {number} n how many are connected */
-function explain({ state, limits }, n) {
+/** What a visitor gives and gets. @param {Status} s @param {number} n how many are connected */
+function explain({ state, limits, bytes: { fromPeers, served } }, n) {
   if (state !== "ready") return "Not started yet";
   if (!limits.giving) {
-    return limits.saveData
-      ? "Your browser saves data, so you give nothing. What you load still comes from others where it can."
-      : "You give nothing. What you load still comes from others where it can.";
+    return `${limits.saveData ? "Your browser saves data, so you give nothing" : "You give nothing"}: nobody loads from you. What you load still comes from others where it can.`;
   }
-  const most = limits.upload ? `, at most ${bytes(limits.upload)} a second` : "";
-  return n ? `What you hold, you give on${most}.` : `Nobody else is here now. What you hold, you will give on${most}.`;
+  const most = limits.upload ? ` You give at most ${bytes(limits.upload)} a second.` : "";
+  if (!n) return `Nobody else is here now. Whoever comes can get from you what you have loaded here, and you from them.${most} The switch stops that at once.`;
+  const who = n === 1 ? "one other visitor" : `${n} other visitors`;
+  return `You and ${who} pass each other what you have loaded here: so far you got ${bytes(fromPeers)} and gave ${bytes(served)}.${most} The switch stops your giving at once.`;
 }
 
 /** @param {string} text @param {string} [className] */

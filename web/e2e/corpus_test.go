@@ -1,0 +1,202 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/webfabric/weft/relay/client"
+	"github.com/webfabric/weft/shared/gateway/corpus"
+)
+
+// asked is a request for a case, as the pages below take it.
+type asked struct {
+	Path   string            `json:"path"`
+	Method string            `json:"method"`
+	Header map[string]string `json:"header"`
+}
+
+// told is an answer, or the reason why the node must give it.
+type told struct {
+	corpus.Answer
+	Later string `json:"later"`
+}
+
+// tellAll has answer, a function from a request to a Response, give all answers.
+const tellAll = `async (answer, asked, keep) => {
+	const tell = async ({ path, method, header }) => {
+		let response;
+		try {
+			response = await answer(path, { method, headers: header ?? {}, redirect: "manual" });
+		} catch (err) {
+			return { status: 0, header: {}, hash: "", later: String(err) };
+		}
+		const status = response.type === "opaqueredirect" ? 301 : response.status;
+		let bytes;
+		try {
+			bytes = await response.arrayBuffer();
+		} catch {
+			return { status: 502, header: {}, hash: "", later: "" }; // as corpus.Broken
+		}
+		const out = {};
+		for (const name of keep[status] ?? []) if (response.headers.get(name)) out[name] = response.headers.get(name);
+		const hash = status < 300 ? [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].map((b) => b.toString(16).padStart(2, "0")).join("") : "";
+		return { status, header: out, hash, later: "" };
+	};
+	const out = [];
+	for (let i = 0; i < asked.length; i += 16) out.push(...(await Promise.all(asked.slice(i, i + 16).map(tell))));
+	return out;
+}`
+
+// byFetch has a page's fetch answer: by the worker that controls it.
+const byFetch = `(asked, keep) => (` + tellAll + `)((path, init) => fetch(path, { ...init, cache: "no-store" }), asked, keep)`
+
+// TestCorpus holds the three that answer for /ipfs/ to the same answers: the
+// relay, the worker while its node is not there yet, and the node.
+func TestCorpus(t *testing.T) {
+	t.Parallel()
+	r := startRelay(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cases, err := corpus.Build(ctx, r.blocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutants, err := corpus.Mutate(ctx, r.blocks, 1, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := client.Find(ctx, r.url, r.server.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder, err := client.Connect(ctx, at, r.key, r.blocks) // who has the blocks
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+
+	var requests []asked
+	var of []corpus.Case
+	for _, c := range append(cases, mutants...) {
+		for _, q := range c.Of() {
+			requests = append(requests, asked{c.Path, q.Method, q.Header})
+			of = append(of, c)
+		}
+	}
+	relay := make([]corpus.Answer, len(requests))
+	direct := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for i, q := range requests {
+		if of[i].Relay == 0 {
+			relay[i] = ask(t, direct, r.url, q)
+		}
+	}
+
+	// The node's program is not handed out at first.
+	f := newFront(t, r)
+	here, leaked := make(chan struct{}), atomic.Int64{}
+	f.answer(func(_ http.ResponseWriter, req *http.Request) bool {
+		if strings.HasPrefix(req.URL.Path, "/node.") {
+			select {
+			case <-here:
+			case <-req.Context().Done():
+			}
+		}
+		if strings.HasPrefix(req.URL.Path, "/ipfs/") && req.URL.Query().Get("format") != "raw" {
+			leaked.Add(1)
+		}
+		return false
+	})
+	bare := newVisitor(t).open(r.url + "/blank.html").expects("Failed to load resource") // no worker in between
+	alone := eval[[]told](bare, `async (asked, keep) => {
+		const { Blocks, answer } = await import("/boot.js");
+		const blocks = new Blocks(async () => [location.origin]);
+		return (`+tellAll+`)((path, { method, headers }) => answer({ method, url: location.origin + path, headers: new Headers(headers) }, blocks), asked, keep);
+	}`, requests, corpus.Headers)
+	p := newVisitor(t).open(f.url + "/blank.html").expects("Failed to load resource")
+	eval[bool](p, `async () => { globalThis.node = await (await import("/weft.js")).join(); return true; }`)
+	// What boot.js leaves to the node, the worker would have wait for it.
+	var early []asked
+	var which []int
+	for i, q := range requests {
+		if alone[i].Later == "" {
+			early, which = append(early, q), append(which, i)
+		}
+	}
+	boot := make(map[int]told, len(early))
+	for i, a := range eval[[]told](p, byFetch, early, corpus.Headers) {
+		boot[which[i]] = a
+	}
+	if s := p.status(); s.PeerID != "" || leaked.Load() > 0 {
+		t.Errorf("boot.js did not answer alone: the node is %q, %d requests went on to the relay", s.PeerID, leaked.Load())
+	}
+	close(here)
+	until[bool](p, "the node runs", `async () => (await node.status()).state === "ready"`)
+	node := eval[[]told](p, byFetch, requests, corpus.Headers)
+	if n := leaked.Load(); n > 0 {
+		t.Errorf("%d requests went on to the relay", n)
+	}
+
+	for i, q := range requests {
+		c := of[i]
+		name := fmt.Sprint(c.Name, ": ", q.Method, " ", q.Path, " ", q.Header)
+		if node[i].Later != "" {
+			t.Errorf("%s: the node: %s", name, node[i].Later)
+			continue
+		}
+		hidden := c.Status == http.StatusMovedPermanently // a page does not see where to
+		if d := node[i].Diff(relay[i]); d != "" && c.Relay == 0 && (!hidden || node[i].Status != relay[i].Status) {
+			t.Errorf("%s: the node gives %s as the relay", name, d)
+		}
+		if c.Status != corpus.Any && q.Method == "GET" && len(q.Header) == 0 && node[i].Status != c.Status {
+			t.Errorf("%s: the node answers %d, want %d", name, node[i].Status, c.Status)
+		}
+		b, ok := boot[i]
+		switch {
+		case !ok:
+			if !c.Later && c.Status != corpus.Any {
+				t.Errorf("%s: boot.js leaves it to the node: %s", name, alone[i].Later)
+			}
+			continue
+		case c.Later:
+			t.Errorf("%s: boot.js answers %d, which it is to leave to the node", name, b.Status)
+		}
+		if d := b.Diff(node[i].Answer); d != "" {
+			t.Errorf("%s: boot.js gives %s as the node %s", name, d, b.Later)
+		}
+		if d := alone[i].Diff(relay[i]); hidden && d != "" {
+			t.Errorf("%s: boot.js gives %s as the relay", name, d)
+		}
+	}
+}
+
+// ask asks the relay as a page's fetch does.
+func ask(t *testing.T, c *http.Client, url string, q asked) corpus.Answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), q.Method, url+q.Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range q.Header {
+		req.Header.Set(k, v)
+	}
+	for _, kv := range [][2]string{{"Sec-Fetch-Mode", "cors"}, {"Sec-Fetch-Dest", "empty"}, {"Accept", "*/*"}, {"Accept-Encoding", "identity"}} {
+		req.Header.Set(kv[0], kv[1])
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return corpus.Broken()
+	}
+	return corpus.NewAnswer(resp.StatusCode, resp.Header, body)
+}
