@@ -15,7 +15,9 @@ export const CHROMIUM = process.env.CHROMIUM ?? execFileSync('sh', ['-c', 'comma
 const FLAGS = [
   '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update',
-  '--disable-sync', '--no-proxy-server', '--remote-debugging-pipe'
+  '--disable-sync', '--no-proxy-server', '--remote-debugging-pipe',
+  // Two tabs of one browser need neither: they meet as peers on one machine do.
+  '--disable-features=WebRtcHideLocalIpsWithMdns', '--allow-loopback-in-peer-connection'
 ]
 
 /** The protocol's messages, each ended by a zero byte, on the browser's file descriptors 3 and 4. */
@@ -161,21 +163,29 @@ export class Page {
 }
 
 /** Runs f with a page of a Chromium with a new profile: no cache, no worker. Ends the browser after it. */
-export async function withPage (f) {
+export const withPage = f => withPages(1, f)
+
+/** Runs f with n pages, each of a visitor of its own (a browser context); else as withPage. */
+export async function withPages (n, f) {
   const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'weft-bench-'))
   const child = spawn(CHROMIUM, [...FLAGS, `--user-data-dir=${profile}`, 'about:blank'], { stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'] })
   const exited = new Promise(resolve => child.once('exit', resolve))
   try {
     const connection = new Connection(child)
-    const { targetId } = await connection.send('Target.createTarget', { url: 'about:blank' })
-    const { sessionId } = await connection.send('Target.attachToTarget', { targetId, flatten: true })
-    const page = new Page(connection, sessionId, child.pid)
-    await page.send('Page.enable')
-    await page.send('Runtime.enable')
+    const pages = []
+    for (let i = 0; i < n; i++) {
+      const { browserContextId } = n > 1 ? await connection.send('Target.createBrowserContext') : {}
+      const { targetId } = await connection.send('Target.createTarget', { url: 'about:blank', browserContextId })
+      const { sessionId } = await connection.send('Target.attachToTarget', { targetId, flatten: true })
+      const page = new Page(connection, sessionId, child.pid)
+      await page.send('Page.enable')
+      await page.send('Runtime.enable')
+      pages.push(page)
+    }
     try {
-      return await f(page)
+      return await f(...pages)
     } catch (err) {
-      err.message += '\n' + page.log.slice(-20).join('\n')
+      for (const page of pages) err.message += '\n' + page.log.slice(-20).join('\n')
       throw err
     } finally {
       connection.send('Browser.close').catch(() => {})

@@ -29,20 +29,42 @@ function processes () {
   return all
 }
 
+/** A process and all that it started. */
+function tree (pid) {
+  const all = processes()
+  const tree = new Set([pid])
+  for (let n = 0; n !== tree.size;) {
+    n = tree.size
+    for (const p of all) if (tree.has(p.parent)) tree.add(p.pid)
+  }
+  return all.filter(p => tree.has(p.pid))
+}
+
+/** The CPU milliseconds that a browser's threads have used, by kind and number of process and name of thread. */
+function threads (browserPid) {
+  const out = {}
+  for (const { pid, args } of tree(browserPid)) {
+    const kind = /--utility-sub-type=([\w.]+)/.exec(args)?.[1] ?? /--type=([\w-]+)/.exec(args)?.[1] ?? 'browser'
+    try {
+      for (const tid of fs.readdirSync(`/proc/${pid}/task`)) {
+        const stat = fs.readFileSync(`/proc/${pid}/task/${tid}/stat`, 'utf8')
+        const end = stat.lastIndexOf(')')
+        const f = stat.slice(end + 2).split(' ').map(Number)
+        const name = `${kind} ${pid} ${stat.slice(stat.indexOf('(') + 1, end)}`
+        out[name] = (out[name] ?? 0) + (f[11] + f[12]) * TICK_MS
+      }
+    } catch { /* it ended meanwhile */ }
+  }
+  return out
+}
+
 /**
  * What a browser's processes hold and have used: resident bytes of all, resident
  * bytes of the renderers, where pages and workers live, and CPU milliseconds.
  */
 function usage (browserPid) {
-  const all = processes()
-  const tree = new Set([browserPid])
-  for (let n = 0; n !== tree.size;) {
-    n = tree.size
-    for (const p of all) if (tree.has(p.parent)) tree.add(p.pid)
-  }
   const out = { browser: 0, renderers: 0, cpu: 0 }
-  for (const p of all) {
-    if (!tree.has(p.pid)) continue
+  for (const p of tree(browserPid)) {
     out.browser += p.rss
     out.cpu += p.cpu
     if (p.args.includes('--type=renderer')) out.renderers += p.rss
@@ -51,11 +73,12 @@ function usage (browserPid) {
 }
 
 /**
- * Runs f and returns, beside its result, the CPU milliseconds it cost the browser
- * and the highest resident sizes seen meanwhile, sampled every 100 ms.
+ * Runs f and returns, beside its result, the CPU milliseconds it cost the browser,
+ * those of the threads that took the most, and the highest resident sizes seen meanwhile, sampled every 100 ms.
  */
 export async function watched (browserPid, f) {
   const start = usage(browserPid)
+  const before = threads(browserPid)
   const peak = { ...start }
   const sample = () => {
     const now = usage(browserPid)
@@ -65,7 +88,14 @@ export async function watched (browserPid, f) {
   try {
     const result = await f()
     sample()
-    return { result, cpu: peak.cpu - start.cpu, browser: peak.browser, renderers: peak.renderers }
+    const used = Object.entries(threads(browserPid)).map(([name, ms]) => [name, ms - (before[name] ?? 0)])
+    return {
+      result,
+      cpu: peak.cpu - start.cpu,
+      threads: Object.fromEntries(used.filter(([, ms]) => ms >= 5 * TICK_MS).sort((a, b) => b[1] - a[1])),
+      browser: peak.browser,
+      renderers: peak.renderers
+    }
   } finally {
     clearInterval(timer)
   }
@@ -100,6 +130,7 @@ export async function daemon (name, command, args, env, ready) {
     }
   }
   return {
+    /** Ends it; it may be called again. */
     stop: async () => {
       child.kill('SIGTERM')
       const hard = setTimeout(() => child.kill('SIGKILL'), 10_000)

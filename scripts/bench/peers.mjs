@@ -52,7 +52,7 @@ export async function startKubo () {
 export async function bundle () {
   const outdir = path.join(BUILD, 'peers')
   await build({
-    entryPoints: ['vf-sw', 'helia-tab'].map(f => path.join(PAGES, f + '.js')),
+    entryPoints: ['vf-sw', 'helia-tab', 'helia-pair'].map(f => path.join(PAGES, f + '.js')),
     outdir,
     bundle: true,
     minify: true,

@@ -9,19 +9,24 @@ import { measureReads } from './peers.mjs'
 
 const WEFT = path.join(ROOT, 'bin', 'weft')
 
-/** A relay with a home and a store of its own. */
-export async function startRelay () {
+/** A relay with a home and a store of its own, empty at first. */
+export async function startRelay (name = 'weft') {
   const url = `http://127.0.0.1:${await freePort()}`
-  const env = { WEFT_HOME: path.join(BUILD, 'weft-home') }
-  const publisher = path.join(BUILD, 'weft-publisher')
+  const dir = path.join(BUILD, name)
+  fs.rmSync(dir, { recursive: true, force: true })
+  const env = { WEFT_HOME: path.join(dir, 'home') }
+  const publisher = path.join(dir, 'publisher')
   const weft = (...args) => execFileSync(WEFT, args, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'inherit'] }).toString().trim()
   const key = weft('id', '--data', publisher)
-  const relay = await daemon('relay', WEFT,
-    ['relay', '--listen', url.slice('http://'.length), '--data', path.join(BUILD, 'weft-relay'), '--allow-publisher', key, '--no-demo'],
+  const relay = await daemon(`relay-${name}`, WEFT,
+    ['relay', '--listen', url.slice('http://'.length), '--data', path.join(dir, 'relay'), '--allow-publisher', key, '--allow-origin', '*', '--no-demo'],
     env, () => answers(url + '/healthz'))
+  const { relays } = await (await fetch(url + '/weft/config.json')).json()
   return {
     ...relay,
     url,
+    /** Its multiaddr. */
+    address: relays[0],
     /** Publishes a folder and returns its root CID. */
     publish: folder => JSON.parse(weft('publish', '--data', publisher, '--relay', url, '--json', folder).split('\n').at(-1)).cid
   }
@@ -47,7 +52,7 @@ export async function size (relay) {
 const allBlocks = roots => 64 + 2 + 2 * (1 + roots.far.length)
 
 /** How many blocks are in the node's database. Runs in the page. */
-async function stored () {
+export async function stored () {
   const db = await new Promise((resolve, reject) => {
     const request = indexedDB.open('weft')
     request.onsuccess = () => resolve(request.result)
