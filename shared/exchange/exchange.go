@@ -155,6 +155,9 @@ func New(ctx context.Context, cfg Config) *Exchange {
 func (x *Exchange) Close() error {
 	x.mu.Lock()
 	x.closed = true
+	for _, r := range x.remotes {
+		r.giver.end()
+	}
 	x.mu.Unlock()
 	x.cancel()
 	x.net.Stop()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/bitswap/message"
+	pb "github.com/ipfs/boxo/bitswap/message/pb"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockservice"
 	"github.com/ipfs/boxo/blockstore"
@@ -434,6 +435,76 @@ func TestServing(t *testing.T) {
 	}
 	if got := server.ex.Stats().Served; got < 300_000 {
 		t.Errorf("Served = %d", got)
+	}
+}
+
+// TestOneStream: blocks for one peer come on one stream, on another if the peer
+// ends that, and on a new one after a while.
+func TestOneStream(t *testing.T) {
+	server, h := newParty(t, exchange.Serving{}), newHost(t)
+	got := make(chan network.Stream, 100) // of each block
+	ended := make(chan struct{}, 100)
+	h.SetStreamHandler(bsnet.ProtocolBitswap, func(s network.Stream) {
+		defer func() { ended <- struct{}{} }()
+		r := msgio.NewVarintReaderSize(s, network.MessageSizeMax)
+		for {
+			m, _, err := message.FromMsgReader(r)
+			if err != nil {
+				return
+			}
+			for range m.Blocks() {
+				got <- s
+			}
+		}
+	})
+	connect(t, h, server)
+	server.knows(t, h.ID())
+	wants, err := h.NewStream(t.Context(), server.ID(), bsnet.ProtocolBitswap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams := map[network.Stream]int{}
+	ask := func(n int) {
+		t.Helper()
+		m := message.New(false)
+		for range n {
+			b := newBlock(t, 300_000) // a message each
+			server.put(t, b)
+			m.AddEntry(b.Cid(), 1, pb.Message_Wantlist_Block, false)
+		}
+		if err := m.ToNetV1(wants); err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			select {
+			case s := <-got:
+				streams[s]++
+			case <-limited(t).Done():
+				t.Fatal("a block did not come")
+			}
+		}
+	}
+	ask(8)
+	if len(streams) != 1 {
+		t.Errorf("8 blocks on %d streams", len(streams))
+	}
+	for s := range streams {
+		s.Reset()
+	}
+	ask(8)
+	if len(streams) != 2 {
+		t.Errorf("%d streams, one of which was reset", len(streams))
+	}
+	for range streams { // nothing is sent any more: the other side closes it
+		select {
+		case <-ended:
+		case <-limited(t).Done():
+			t.Fatal("a stream stays though nothing is sent")
+		}
+	}
+	ask(1)
+	if len(streams) != 3 {
+		t.Errorf("%d streams, want a new one", len(streams))
 	}
 }
 

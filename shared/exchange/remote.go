@@ -80,6 +80,7 @@ type remote struct {
 	poke  chan struct{} // capacity 1: there is something to send
 	stop  context.CancelFunc
 	read  atomic.Uint64 // bytes of its messages
+	giver *giver        // what sends it blocks
 
 	mute    bool // it speaks no Bitswap 1.2.0
 	dropped bool
@@ -134,6 +135,7 @@ func (x *Exchange) connected(p peer.ID) {
 	r := &remote{
 		x: x, id: p, relay: relay, stop: cancel,
 		poke:    make(chan struct{}, 1),
+		giver:   newGiver(),
 		fresh:   true,
 		stands:  map[cid.Cid]kind{},
 		sent:    map[cid.Cid]bool{},
@@ -161,6 +163,7 @@ func (x *Exchange) disconnected(p peer.ID) {
 		return
 	}
 	r.stop()
+	r.giver.end()
 	delete(x.remotes, p)
 	x.limit.forget(p)
 	for w := range r.out {

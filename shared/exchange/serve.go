@@ -2,14 +2,22 @@ package exchange
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/boxo/bitswap/message"
 	bsnetwork "github.com/ipfs/boxo/bitswap/network"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/bitswap/server"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
 )
 
 const (
@@ -63,12 +71,166 @@ func (l limited) SendMessage(ctx context.Context, p peer.ID, m message.BitSwapMe
 	if err := l.x.limit.wait(ctx, n); err != nil {
 		return err
 	}
-	if err := l.BitSwapNetwork.SendMessage(ctx, p, m); err != nil {
+	if err := l.x.give(ctx, p, m); err != nil {
 		return err
 	}
 	l.x.served.Add(uint64(n))
 	l.x.limit.sent(p, n)
 	return nil
+}
+
+// give sends m to p.
+func (x *Exchange) give(ctx context.Context, p peer.ID, m message.BitSwapMessage) error {
+	x.mu.Lock()
+	r := x.remotes[p]
+	x.mu.Unlock()
+	if r == nil || r.giver.old.Load() {
+		return x.net.SendMessage(ctx, p, m)
+	}
+	err := r.giver.send(ctx, m, func(ctx context.Context) (network.Stream, error) {
+		return x.cfg.Host.NewStream(network.WithNoDial(ctx, "bitswap"), p, bsnet.ProtocolBitswap)
+	})
+	if errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
+		r.giver.old.Store(true) // boxo speaks the older versions
+		return x.net.SendMessage(ctx, p, m)
+	}
+	return err
+}
+
+const (
+	// How long sending a message may take: latency, and its bytes at minRate,
+	// within these; boxo's figures.
+	giveLatency = 2 * time.Second
+	giveRate    = 12_500 // bytes per second
+	minGive     = 10 * time.Second
+	maxGive     = 2 * time.Minute
+	// giveIdle is for how long a stream is kept for the next message: less than
+	// the 5 s after which Helia resets one.
+	giveIdle = 2 * time.Second
+)
+
+// A giver sends messages to one peer, one after another on one stream. boxo
+// opens a stream for each: over WebRTC that is a data channel, with its
+// negotiation and its end, and blocks sent beside each other all come late.
+type giver struct {
+	old  atomic.Bool   // the peer speaks no Bitswap 1.2.0
+	turn chan struct{} // capacity 1: has a value while somebody sends
+
+	mu     sync.Mutex
+	stream network.Stream // nil for none; written to by whoever has the turn
+	idle   *time.Timer    // ends it
+	stuck  time.Time      // when a message could not be sent in time
+	over   bool
+}
+
+func newGiver() *giver { return &giver{turn: make(chan struct{}, 1)} }
+
+// send sends m when it is its turn, on a stream made by open if there is none.
+func (g *giver) send(ctx context.Context, m message.BitSwapMessage, open func(context.Context) (network.Stream, error)) error {
+	since := time.Now()
+	select {
+	case g.turn <- struct{}{}:
+		defer func() { <-g.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	timeout := min(max(giveLatency+time.Duration(m.Size())*time.Second/giveRate, minGive), maxGive)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	for {
+		s, err := g.take(since)
+		if err != nil {
+			return err
+		}
+		kept := s != nil
+		if !kept {
+			if s, err = open(ctx); err != nil {
+				return err
+			}
+			if !g.set(s) {
+				return ErrClosed
+			}
+		}
+		s.SetWriteDeadline(deadline) // where that fails, so does writing
+		if err = m.ToNetV1(s); err == nil {
+			g.rest()
+			return nil
+		}
+		late := ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded)
+		g.drop(late)
+		// The far end may have ended a stream that was kept.
+		if late || !kept {
+			return err
+		}
+	}
+}
+
+// take returns the stream that is kept, nil for none. It fails where the peer
+// was found not to read since then.
+func (g *giver) take(since time.Time) (network.Stream, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over {
+		return nil, ErrClosed
+	}
+	if g.stuck.After(since) {
+		return nil, fmt.Errorf("exchange: give: the peer does not read: %w", os.ErrDeadlineExceeded)
+	}
+	if g.idle != nil && !g.idle.Stop() {
+		g.stream, g.idle = nil, nil // it is being closed
+	}
+	return g.stream, nil
+}
+
+// set keeps s, unless the giver is over.
+func (g *giver) set(s network.Stream) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.over {
+		s.Reset()
+		return false
+	}
+	g.stream, g.idle = s, nil
+	return true
+}
+
+// rest has the stream closed unless it is used soon.
+func (g *giver) rest() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.stream
+	if s == nil || g.over {
+		return
+	}
+	g.idle = time.AfterFunc(giveIdle, func() {
+		s.SetReadDeadline(time.Now().Add(minGive)) // Close reads the end of the negotiation
+		s.Close()
+	})
+}
+
+// drop resets the stream.
+func (g *giver) drop(late bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if late {
+		g.stuck = time.Now()
+	}
+	if g.stream != nil {
+		g.stream.Reset()
+		g.stream = nil
+	}
+}
+
+// end resets the stream for good; whoever is sending fails.
+func (g *giver) end() {
+	g.mu.Lock()
+	g.over = true
+	if g.idle != nil {
+		g.idle.Stop()
+	}
+	g.mu.Unlock()
+	g.drop(false)
 }
 
 // limiter keeps the bytes sent in a second below a limit: each message waits
