@@ -19,7 +19,7 @@ const eventCost = 128;
 /** From how few unsent bytes on no more is reported of a channel; what was is exact then. */
 const low = 16 << 10;
 /** After how many bytes more is reported of a channel that sends much. */
-const reportEvery = 128 << 10;
+const reportEvery = 256 << 10;
 
 /** One data channel. */
 class Channel {

@@ -474,8 +474,14 @@ func (s *Store) writeBatch() bool {
 				}
 			}
 			blocks := open(storeBlocks)
+			var array js.Value // the database copies it at once: blocks of one size can share it
 			for i, k := range keys {
-				if _, err := blocks.PutKey(js.ValueOf(k), jsbytes.Uint8Array(data[i])); err != nil {
+				if i > 0 && len(data[i]) == len(data[i-1]) {
+					js.CopyBytesToJS(array, data[i])
+				} else {
+					array = jsbytes.Uint8Array(data[i])
+				}
+				if _, err := blocks.PutKey(js.ValueOf(k), array); err != nil {
 					return err
 				}
 				if _, err := index.PutKey(js.ValueOf(k), js.ValueOf(entryCode(len(data[i]), now))); err != nil {

@@ -24,7 +24,7 @@ const (
 	// has the same.
 	eventCost = 128
 	// tookEvery is after how many bytes the page is told that they were taken.
-	tookEvery = 256 << 10
+	tookEvery = 1 << 20
 )
 
 // A Bridge makes peer connections in whatever page hosts them.

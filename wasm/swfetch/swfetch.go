@@ -24,9 +24,8 @@ import (
 )
 
 // chunkSize is how many bytes of a body cross to JavaScript at once, at most: a
-// whole chunk of a file by the profile would do too, but a page that reads
-// slowly then holds more of it twice.
-const chunkSize = 256 << 10
+// whole chunk of a file by the profile. Each crossing costs the same.
+const chunkSize = 1 << 20
 
 // errAborted is the cause of a request that the page gave up.
 var errAborted = fmt.Errorf("swfetch: aborted by the page: %w", context.Canceled)
