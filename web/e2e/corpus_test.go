@@ -133,8 +133,8 @@ func TestCorpus(t *testing.T) {
 	for i, a := range eval[[]told](p, byFetch, early, corpus.Headers) {
 		boot[which[i]] = a
 	}
-	if s := p.status(); s.PeerID != "" || leaked.Load() > 0 {
-		t.Errorf("boot.js did not answer alone: the node is %q, %d requests went on to the relay", s.PeerID, leaked.Load())
+	if n := leaked.Load(); n > 0 {
+		t.Errorf("boot.js did not answer alone: %d requests went on to the relay", n)
 	}
 	close(here)
 	until[bool](p, "the node runs", `async () => (await node.status()).state === "ready"`)

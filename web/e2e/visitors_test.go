@@ -14,6 +14,9 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/webfabric/weft"
+	"github.com/webfabric/weft/relay/server"
 )
 
 // looks has the page shown at a width, in a colour scheme.
@@ -21,6 +24,9 @@ func (p *tab) looks(width int64, scheme string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
+	if _, err := chromedp.Call(ctx, emulation.SetScrollbarsHidden, emulation.SetScrollbarsHiddenParams{Hidden: true}); err != nil {
+		p.t.Fatal(err)
+	}
 	if _, err := chromedp.Call(ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 900, DeviceScaleFactor: 1}); err != nil {
 		p.t.Fatal(err)
 	}
@@ -174,7 +180,7 @@ func TestConnectionLimit(t *testing.T) {
 // TestVisitorsPage looks at two visitors on the page that they open.
 func TestVisitorsPage(t *testing.T) {
 	t.Parallel()
-	r := startRelay(t)
+	r := startRelay(t, func(c *server.Config) { c.Demo = weft.Demo() })
 	one, two := newVisitor(t).open(r.url+"/"), newVisitor(t).open(r.url+"/")
 	const alone = `() => document.getElementById("give").ariaChecked === "true"`
 	for _, p := range []*tab{one, two} {
@@ -187,7 +193,10 @@ func TestVisitorsPage(t *testing.T) {
 	root := eval[string](one, addFile, "a page woven by the people reading it. ", 100_000)
 	eval[string](two, sumOf, root, "data.bin")
 	until[bool](two, "what came from visitors is shown", `() => /^[1-9]/.test(document.getElementById("from-peers").textContent) && /got [1-9]/.test(document.getElementById("others").textContent) && /you got [1-9]/.test(document.getElementById("give-text").textContent)`)
-	until[bool](one, "what was given is shown", `() => /^[1-9]/.test(document.getElementById("served").textContent) && /gave [1-9]/.test(document.getElementById("others").textContent) && /gave [1-9]/.test(document.getElementById("give-text").textContent)`)
+	until[bool](one, "what was given is shown", `() => /^[1-9]/.test(document.getElementById("served").textContent) && /gave [1-9]/.test(document.getElementById("others").textContent) && /passed on [1-9]/.test(document.getElementById("give-text").textContent)`)
+	for _, p := range []*tab{one, two} {
+		until[bool](p, "the example is woven", `() => document.getElementById("cloth").ariaBusy === "false"`)
+	}
 	dir := filepath.Join("..", "..", "build", "visitors")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)

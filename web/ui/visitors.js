@@ -48,7 +48,7 @@ function explain({ state, limits, bytes: { fromPeers, served } }, n) {
   const most = limits.upload ? ` You give at most ${bytes(limits.upload)} a second.` : "";
   if (!n) return `Nobody else is here now. Whoever comes can get from you what you have loaded here, and you from them.${most} The switch stops that at once.`;
   const who = n === 1 ? "one other visitor" : `${n} other visitors`;
-  return `You and ${who} pass each other what you have loaded here: so far you got ${bytes(fromPeers)} and gave ${bytes(served)}.${most} The switch stops your giving at once.`;
+  return `You and ${who} pass each other what you have loaded here: so far you got ${bytes(fromPeers)} from visitors and passed on ${bytes(served)}.${most} The switch stops your giving at once.`;
 }
 
 /** @param {string} text @param {string} [className] */
