@@ -91,7 +91,7 @@ function mutate(data, other, next) {
   return Uint8Array.from(out);
 }
 
-test("what is made of the corpus by changing bytes gives an answer or a named error", async () => {
+test("what is made of the corpus by changing bytes gives an answer or a named error", async (t) => {
   const seed = Number(process.env.SEED ?? 1), lasts = Number(process.env.MUTATE ?? 0) * 1000;
   const next = random(seed), begun = Date.now();
   const small = [...stored.values()].filter((b) => b.length < 8 << 10 && b.length > 0);
@@ -128,6 +128,7 @@ test("what is made of the corpus by changing bytes gives an answer or a named er
       throw new Error(`${where}: ${err}`, { cause: err });
     }
   }
+  t.diagnostic(`seed ${seed}: ${tried} mutants, of which ${answered} could be read`);
   assert(answered > tried / 100, `only ${answered} of ${tried} could be read: this tests little`);
 });
 
