@@ -156,7 +156,7 @@ type console struct {
 	node   strings.Builder  // what the node wrote, a line each
 }
 
-// leftOut is what a stub of wasm/stubs says when it is reached (stubs_test.go).
+// leftOut is what a stub of wasm/stubs says when it is reached (wasm/stubs/stubs_test.go).
 // No test may have the node say so.
 const leftOut = "left out of the tab"
 
