@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/webfabric/weft/relay/client"
 	"github.com/webfabric/weft/shared/gateway/corpus"
@@ -90,13 +93,26 @@ func TestCorpus(t *testing.T) {
 			of = append(of, c)
 		}
 	}
+	begun := time.Now()
+	did := func(who string) {
+		t.Logf("%s has answered %d requests or fewer, %v after the first", who, len(requests), time.Since(begun).Round(time.Millisecond))
+	}
 	relay := make([]corpus.Answer, len(requests))
 	direct := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	var asking errgroup.Group
+	asking.SetLimit(16)
 	for i, q := range requests {
 		if of[i].Relay == 0 {
-			relay[i] = ask(t, direct, r.url, q)
+			asking.Go(func() (err error) {
+				relay[i], err = ask(t.Context(), direct, r.url, q)
+				return err
+			})
 		}
 	}
+	if err := asking.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	did("the relay")
 
 	// The node's program is not handed out at first.
 	f := newFront(t, r)
@@ -119,6 +135,7 @@ func TestCorpus(t *testing.T) {
 		const blocks = new Blocks(async () => [location.origin]);
 		return (`+tellAll+`)((path, { method, headers }) => answer({ method, url: location.origin + path, headers: new Headers(headers) }, blocks), asked, keep);
 	}`, requests, corpus.Headers)
+	did("boot.js by itself")
 	p := newVisitor(t).open(f.url + "/blank.html").expects("Failed to load resource")
 	eval[bool](p, `async () => { globalThis.node = await (await import("/weft.js")).join(); return true; }`)
 	// What boot.js leaves to the node, the worker would have wait for it.
@@ -133,12 +150,14 @@ func TestCorpus(t *testing.T) {
 	for i, a := range eval[[]told](p, byFetch, early, corpus.Headers) {
 		boot[which[i]] = a
 	}
+	did("boot.js in the worker")
 	if n := leaked.Load(); n > 0 {
 		t.Errorf("boot.js did not answer alone: %d requests went on to the relay", n)
 	}
 	close(here)
 	until[bool](p, "the node runs", `async () => (await node.status()).state === "ready"`)
 	node := eval[[]told](p, byFetch, requests, corpus.Headers)
+	did("the node")
 	if n := leaked.Load(); n > 0 {
 		t.Errorf("%d requests went on to the relay", n)
 	}
@@ -177,11 +196,10 @@ func TestCorpus(t *testing.T) {
 }
 
 // ask asks the relay as a page's fetch does.
-func ask(t *testing.T, c *http.Client, url string, q asked) corpus.Answer {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), q.Method, url+q.Path, nil)
+func ask(ctx context.Context, c *http.Client, url string, q asked) (corpus.Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, q.Method, url+q.Path, nil)
 	if err != nil {
-		t.Fatal(err)
+		return corpus.Answer{}, err
 	}
 	for k, v := range q.Header {
 		req.Header.Set(k, v)
@@ -191,12 +209,12 @@ func ask(t *testing.T, c *http.Client, url string, q asked) corpus.Answer {
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return corpus.Answer{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return corpus.Broken()
+		return corpus.Broken(), nil
 	}
-	return corpus.NewAnswer(resp.StatusCode, resp.Header, body)
+	return corpus.NewAnswer(resp.StatusCode, resp.Header, body), nil
 }

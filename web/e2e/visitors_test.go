@@ -192,8 +192,8 @@ func TestVisitorsPage(t *testing.T) {
 	}
 	root := eval[string](one, addFile, "a page woven by the people reading it. ", 100_000)
 	eval[string](two, sumOf, root, "data.bin")
-	until[bool](two, "what came from visitors is shown", `() => /^[1-9]/.test(document.getElementById("from-peers").textContent) && /got [1-9]/.test(document.getElementById("others").textContent) && /you got [1-9]/.test(document.getElementById("give-text").textContent)`)
-	until[bool](one, "what was given is shown", `() => /^[1-9]/.test(document.getElementById("served").textContent) && /gave [1-9]/.test(document.getElementById("others").textContent) && /passed on [1-9]/.test(document.getElementById("give-text").textContent)`)
+	until[bool](two, "what came from visitors is shown", `() => /^[1-9].* [KM]B/.test(document.getElementById("from-peers").textContent) && /got [1-9]/.test(document.getElementById("others").textContent) && /you got [1-9]/.test(document.getElementById("give-text").textContent)`)
+	until[bool](one, "what was given is shown", `() => /^[1-9].* [KM]B/.test(document.getElementById("served").textContent) && /gave [1-9]/.test(document.getElementById("others").textContent) && /passed on [1-9]/.test(document.getElementById("give-text").textContent)`)
 	for _, p := range []*tab{one, two} {
 		until[bool](p, "the example is woven", `() => document.getElementById("cloth").ariaBusy === "false"`)
 	}

@@ -39,16 +39,19 @@ export function noVisitors() {
   $("give-text").textContent = "You have left: nothing is given";
 }
 
+/** In a sentence, where no line ends inside a number. @param {number} n */
+const size = (n) => bytes(n).replace(" ", "\u00a0");
+
 /** What a visitor gives and gets. @param {Status} s @param {number} n how many are connected */
 function explain({ state, limits, bytes: { fromPeers, served } }, n) {
   if (state !== "ready") return "Not started yet";
   if (!limits.giving) {
     return `${limits.saveData ? "Your browser saves data, so you give nothing" : "You give nothing"}: nobody loads from you. What you load still comes from others where it can.`;
   }
-  const most = limits.upload ? ` You give at most ${bytes(limits.upload)} a second.` : "";
+  const most = limits.upload ? ` You give at most ${size(limits.upload)} a second.` : "";
   if (!n) return `Nobody else is here now. Whoever comes can get from you what you have loaded here, and you from them.${most} The switch stops that at once.`;
   const who = n === 1 ? "one other visitor" : `${n} other visitors`;
-  return `You and ${who} pass each other what you have loaded here: so far you got ${bytes(fromPeers)} from visitors and passed on ${bytes(served)}.${most} The switch stops your giving at once.`;
+  return `You and ${who} pass each other what you have loaded here: so far you got ${size(fromPeers)} from visitors and passed on ${size(served)}.${most} The switch stops your giving at once.`;
 }
 
 /** @param {string} text @param {string} [className] */
