@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,9 @@ const (
 	// 50 Mbit/s at 80 ms. With pion's default, 1 MiB, a burst is more than
 	// sockets and routers hold, and each one that is lost costs a second.
 	maxReceive = 512 << 10
+	// maxRTO bounds the wait before something is sent again, which doubles each
+	// time: a minute, SCTP's, is longer than anybody waits for a block.
+	maxRTO = 4 * time.Second
 	// maxEarly bounds what waits for a channel to open, in bytes.
 	maxEarly = 4 << 20
 	// rest is how long the number of a closed channel is not used again: a
@@ -50,12 +54,13 @@ const (
 	// to be accepted, and has it sent again after a second or more.
 	maxUnacknowledged = 16
 	// doubt is how long a channel whose number was used before may take to be
-	// acknowledged. A far end may never have let go of the number: pion sends
-	// several requests to reset streams at once, a browser takes only the one
-	// that is next (RFC 6525, 5.1.1 allows one), and what comes after a lost
-	// one is refused and not asked again (github.com/pion/sctp/pull/508). SCTP
-	// sends a lost OPEN again after a second.
+	// acknowledged. A far end may never have let go of the number, see
+	// closeInTurn. SCTP sends a lost OPEN again after a second.
 	doubt = 3 * time.Second
+	// maxReset is how many streams are reset at once: pion puts them into one
+	// packet or a few. resetTimeout is how long they are waited for.
+	maxReset     = 128
+	resetTimeout = 2 * time.Second
 )
 
 // An Engine makes peer connections by pion.
@@ -91,6 +96,7 @@ func New(opts ...Option) *Engine {
 	s.DetachDataChannels()
 	s.SetSCTPMaxMessageSize(maxMessage)
 	s.SetSCTPMaxReceiveBufferSize(maxReceive)
+	s.SetSCTPRTOMax(maxRTO)
 	s.SetNetworkTypes([]pion.NetworkType{pion.NetworkTypeUDP4, pion.NetworkTypeUDP6})
 	s.SetICETimeouts(5*time.Second, 20*time.Second, 2*time.Second)
 	// A browser's transport is not on this host's trust: DTLS certificates are
@@ -134,7 +140,8 @@ func (e *Engine) New(_ context.Context, events webrtc.Events) (webrtc.PeerConnec
 	})
 	pc.SCTP().OnClose(func(error) { events.State(webrtc.Closed) })
 	pc.OnDataChannel(func(dc *pion.DataChannel) {
-		ch := &channel{conn: c, dc: dc}
+		ch := newChannel(c)
+		ch.dc = dc
 		if ch.events = events.Channel(dc.Label(), ch); ch.events == nil {
 			ch.events, ch.closing = refused{}, true
 		}
@@ -175,6 +182,9 @@ type conn struct {
 	next    int // our channels numbered so far; the first is the init channel
 	resting []rested
 	dead    int // numbers in doubt: the far end did not acknowledge their channels
+
+	toReset   []*channel // to be closed in turn
+	resetting bool       // somebody does
 }
 
 // rested is a channel's number that may be used again.
@@ -325,7 +335,8 @@ func (c *conn) open(ctx context.Context, label string, e webrtc.ChannelEvents) (
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	ch := &channel{conn: c, events: e, ours: true, acked: make(chan struct{})}
+	ch := newChannel(c)
+	ch.events, ch.ours = e, true
 	var init *pion.DataChannelInit
 	c.mu.Lock()
 	described := c.next > 0
@@ -367,6 +378,7 @@ func (c *conn) open(ctx context.Context, label string, e webrtc.ChannelEvents) (
 	}
 	ch.settle()
 	c.doubted(1)
+	ch.Close() // which asks for the reset once more
 	return nil, err
 }
 
@@ -395,6 +407,58 @@ func (c *conn) Close() error {
 	return err
 }
 
+// closeInTurn resets ch's stream when those before it have been. pion asks for
+// each stream on its own as soon as it is closed, while a browser takes only the
+// request that comes next (RFC 6525, 5.1.1 allows one at a time): those that
+// follow a lost one it refuses, and pion does not ask again
+// (https://github.com/pion/sctp/pull/508). Such a stream's number is lost.
+func (c *conn) closeInTurn(ch *channel) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.toReset = append(c.toReset, ch)
+	if !c.resetting && !c.closed {
+		c.resetting = true
+		c.wg.Go(c.reset)
+	}
+}
+
+// reset resets streams until there are none to be reset.
+func (c *conn) reset() {
+	for {
+		c.mu.Lock()
+		n := min(len(c.toReset), maxReset)
+		batch := c.toReset[:n:n]
+		c.toReset = c.toReset[n:]
+		c.resetting = n > 0
+		c.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		for _, ch := range batch {
+			ch.raw.Close()
+			close(ch.reset)
+		}
+		late := time.NewTimer(resetTimeout)
+		for _, ch := range batch {
+			select {
+			case <-ch.ended: // the far end has reset its side
+				continue
+			case <-late.C:
+			case <-c.over:
+			}
+			break
+		}
+		late.Stop()
+	}
+}
+
+// browser tells whether the far end is one, as far as can be seen.
+func (c *conn) browser() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streams > 0 && c.streams <= browserStreams
+}
+
 // free has the number of a channel of ours rest.
 func (c *conn) free(id uint16) {
 	c.mu.Lock()
@@ -411,6 +475,8 @@ type channel struct {
 	ours                   bool
 	fate                   atomic.Int32
 	acked                  chan struct{} // of ours: closed when it is acknowledged
+	reset                  chan struct{} // closed when it was closed in its turn
+	ended                  chan struct{} // closed when nothing more is read
 	settled, acknowledging sync.Once
 
 	mu      sync.Mutex
@@ -427,9 +493,14 @@ const (
 	dropped         // it did not in time: another one has taken its place
 )
 
+func newChannel(c *conn) *channel {
+	return &channel{conn: c, acked: make(chan struct{}), reset: make(chan struct{}), ended: make(chan struct{})}
+}
+
 // rawChannel is what pion detaches.
 type rawChannel interface {
 	ReadDataChannel([]byte) (n int, text bool, err error)
+	SetReadDeadline(time.Time) error
 	Write([]byte) (int, error)
 	Close() error
 }
@@ -446,7 +517,6 @@ func (ch *channel) acknowledged() {
 		ch.settle()
 		if late {
 			ch.conn.doubted(-1)
-			ch.Close()
 		}
 	})
 }
@@ -473,7 +543,7 @@ func (ch *channel) start() {
 		c.wg.Add(1)
 		c.mu.Unlock()
 		defer c.wg.Done()
-		if raw, err := ch.dc.Detach(); err == nil {
+		if raw, err := ch.dc.DetachWithDeadline(); err == nil {
 			if dc, ok := raw.(*datachannel.DataChannel); ok {
 				dc.OnOpen(ch.acknowledged)
 			} else {
@@ -482,6 +552,7 @@ func (ch *channel) start() {
 			ch.opened(raw)
 			ch.read(raw)
 		}
+		close(ch.ended)
 		ch.acknowledged()
 		if ch.fate.Load() != dropped {
 			ch.events.Closed()
@@ -505,8 +576,19 @@ func (ch *channel) opened(raw rawChannel) {
 	}
 	ch.early, ch.queued = nil, 0
 	if ch.closing {
-		raw.Close()
+		ch.closeRaw()
 	}
+}
+
+// closeRaw closes what is open; mu is held.
+func (ch *channel) closeRaw() error {
+	if !ch.conn.browser() {
+		return ch.raw.Close()
+	}
+	// The reader stops: it would answer the far end's reset out of turn.
+	err := ch.raw.SetReadDeadline(time.Unix(1, 0))
+	ch.conn.closeInTurn(ch)
+	return err
 }
 
 // read passes messages on until the far end has closed the channel too.
@@ -525,6 +607,13 @@ func (ch *channel) read(raw rawChannel) {
 			ch.Close() // libp2p sends no text
 		case errors.Is(err, io.ErrShortBuffer) && len(buf) < maxMessage:
 			buf = make([]byte, 4*len(buf))
+		case errors.Is(err, os.ErrDeadlineExceeded): // it was closed here
+			select {
+			case <-ch.reset:
+				raw.SetReadDeadline(time.Time{})
+			case <-ch.conn.over:
+				return
+			}
 		case errors.Is(err, io.ErrShortBuffer):
 			ch.conn.events.State(webrtc.Failed) // more than we said we take
 			return
@@ -575,5 +664,5 @@ func (ch *channel) Close() error {
 	if ch.raw == nil {
 		return nil
 	}
-	return ch.raw.Close()
+	return ch.closeRaw()
 }

@@ -60,8 +60,10 @@ const (
 	minStall = 3 * time.Second
 	maxStall = 10 * time.Second
 	// lost is after how long without a byte a want is sent to the same peer
-	// again, if there is no other.
-	lost = 20 * time.Second
+	// again, if there is no other: less than a fetch waits. On a slow line a
+	// stream may end before its block has come: libp2p gives it 10 s to name its
+	// protocol, behind all that was sent before.
+	lost = 8 * time.Second
 	// What nobody has is asked for again after a pause that starts at minRetry
 	// and doubles up to maxRetry.
 	minRetry = time.Second
