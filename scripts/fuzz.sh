@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 time=${1:-60s} only=${2:-.}
-go list -f '{{.Dir}}{{range .TestGoFiles}} {{.}}{{end}}{{range .XTestGoFiles}} {{.}}{{end}}' ./shared/... ./relay/... ./wasm/... |
+go list -f '{{.Dir}}{{range .TestGoFiles}} {{.}}{{end}}{{range .XTestGoFiles}} {{.}}{{end}}' ./shared/... ./relay/... ./wasm/... ./scripts/... |
 while read -r dir files; do
   for f in $files; do
     { grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$dir/$f" || true; } | awk '{print $2}' | { grep -E "$only" || true; } |
