@@ -57,10 +57,9 @@ const (
 	// acknowledged. A far end may never have let go of the number, see
 	// closeInTurn. SCTP sends a lost OPEN again after a second.
 	doubt = 3 * time.Second
-	// maxReset is how many streams are reset at once: pion puts them into one
-	// packet or a few. resetTimeout is how long they are waited for.
-	maxReset     = 128
-	resetTimeout = 2 * time.Second
+	// resetPause is how long a request to reset streams is left alone: pion
+	// sends a lost one again after a second.
+	resetPause = 1200 * time.Millisecond
 )
 
 // An Engine makes peer connections by pion.
@@ -407,10 +406,10 @@ func (c *conn) Close() error {
 	return err
 }
 
-// closeInTurn resets ch's stream when those before it have been. pion asks for
-// each stream on its own as soon as it is closed, while a browser takes only the
-// request that comes next (RFC 6525, 5.1.1 allows one at a time): those that
-// follow a lost one it refuses, and pion does not ask again
+// closeInTurn resets ch's stream, together with others if some have been reset
+// just now. pion asks for each stream on its own as soon as it is closed, while a
+// browser takes only the request that comes next (RFC 6525, 5.1.1 allows one at a
+// time): those that follow a lost one it refuses, and pion does not ask again
 // (https://github.com/pion/sctp/pull/508). Such a stream's number is lost.
 func (c *conn) closeInTurn(ch *channel) {
 	c.mu.Lock()
@@ -426,29 +425,23 @@ func (c *conn) closeInTurn(ch *channel) {
 func (c *conn) reset() {
 	for {
 		c.mu.Lock()
-		n := min(len(c.toReset), maxReset)
-		batch := c.toReset[:n:n]
-		c.toReset = c.toReset[n:]
-		c.resetting = n > 0
+		batch := c.toReset
+		c.toReset = nil
+		c.resetting = len(batch) > 0
 		c.mu.Unlock()
-		if n == 0 {
+		if len(batch) == 0 {
 			return
 		}
 		for _, ch := range batch {
 			ch.raw.Close()
 			close(ch.reset)
 		}
-		late := time.NewTimer(resetTimeout)
-		for _, ch := range batch {
-			select {
-			case <-ch.ended: // the far end has reset its side
-				continue
-			case <-late.C:
-			case <-c.over:
-			}
-			break
+		pause := time.NewTimer(resetPause)
+		select {
+		case <-pause.C:
+		case <-c.over:
 		}
-		late.Stop()
+		pause.Stop()
 	}
 }
 
@@ -476,7 +469,6 @@ type channel struct {
 	fate                   atomic.Int32
 	acked                  chan struct{} // of ours: closed when it is acknowledged
 	reset                  chan struct{} // closed when it was closed in its turn
-	ended                  chan struct{} // closed when nothing more is read
 	settled, acknowledging sync.Once
 
 	mu      sync.Mutex
@@ -494,7 +486,7 @@ const (
 )
 
 func newChannel(c *conn) *channel {
-	return &channel{conn: c, acked: make(chan struct{}), reset: make(chan struct{}), ended: make(chan struct{})}
+	return &channel{conn: c, acked: make(chan struct{}), reset: make(chan struct{})}
 }
 
 // rawChannel is what pion detaches.
@@ -552,7 +544,6 @@ func (ch *channel) start() {
 			ch.opened(raw)
 			ch.read(raw)
 		}
-		close(ch.ended)
 		ch.acknowledged()
 		if ch.fate.Load() != dropped {
 			ch.events.Closed()
