@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,7 +15,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/webfabric/weft/relay/client"
+	"github.com/webfabric/weft/relay/server"
+	"github.com/webfabric/weft/relay/store"
 	"github.com/webfabric/weft/shared/gateway/corpus"
 )
 
@@ -60,34 +62,36 @@ const tellAll = `async (answer, asked, keep) => {
 // byFetch has a page's fetch answer: by the worker that controls it.
 const byFetch = `(asked, keep) => (` + tellAll + `)((path, init) => fetch(path, { ...init, cache: "no-store" }), asked, keep)`
 
+// tells has fn, called in the page with requests, tell the answers to all of them.
+func tells(p *tab, fn string, all []asked) (out []told) {
+	p.t.Helper()
+	for some := range slices.Chunk(all, 128) { // each within patience
+		out = append(out, eval[[]told](p, fn, some, corpus.Headers)...)
+	}
+	return out
+}
+
 // TestCorpus holds the three that answer for /ipfs/ to the same answers: the
 // relay, the worker while its node is not there yet, and the node.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
-	r := startRelay(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cases, err := corpus.Build(ctx, r.blocks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mutants, err := corpus.Mutate(ctx, r.blocks, 1, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, err := client.Find(ctx, r.url, r.server.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	holder, err := client.Connect(ctx, at, r.key, r.blocks) // who has the blocks
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer holder.Close()
+	var cases []corpus.Case
+	r := startRelay(t, func(c *server.Config) { // it has the blocks from the start
+		held, err := store.Open(c.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+		if cases, err = corpus.Build(ctx, held.Blockstore()); err != nil {
+			t.Fatal(err)
+		}
+	})
 
 	var requests []asked
 	var of []corpus.Case
-	for _, c := range append(cases, mutants...) {
+	for _, c := range cases {
 		for _, q := range c.Of() {
 			requests = append(requests, asked{c.Path, q.Method, q.Header})
 			of = append(of, c)
@@ -130,11 +134,11 @@ func TestCorpus(t *testing.T) {
 		return false
 	})
 	bare := newVisitor(t).open(r.url + "/blank.html").expects("Failed to load resource") // no worker in between
-	alone := eval[[]told](bare, `async (asked, keep) => {
+	alone := tells(bare, `async (asked, keep) => {
 		const { Blocks, answer } = await import("/boot.js");
 		const blocks = new Blocks(async () => [location.origin]);
 		return (`+tellAll+`)((path, { method, headers }) => answer({ method, url: location.origin + path, headers: new Headers(headers) }, blocks), asked, keep);
-	}`, requests, corpus.Headers)
+	}`, requests)
 	did("boot.js by itself")
 	p := newVisitor(t).open(f.url + "/blank.html").expects("Failed to load resource")
 	eval[bool](p, `async () => { globalThis.node = await (await import("/weft.js")).join(); return true; }`)
@@ -147,7 +151,7 @@ func TestCorpus(t *testing.T) {
 		}
 	}
 	boot := make(map[int]told, len(early))
-	for i, a := range eval[[]told](p, byFetch, early, corpus.Headers) {
+	for i, a := range tells(p, byFetch, early) {
 		boot[which[i]] = a
 	}
 	did("boot.js in the worker")
@@ -156,7 +160,7 @@ func TestCorpus(t *testing.T) {
 	}
 	close(here)
 	until[bool](p, "the node runs", `async () => (await node.status()).state === "ready"`)
-	node := eval[[]told](p, byFetch, requests, corpus.Headers)
+	node := tells(p, byFetch, requests)
 	did("the node")
 	if n := leaked.Load(); n > 0 {
 		t.Errorf("%d requests went on to the relay", n)
@@ -173,13 +177,13 @@ func TestCorpus(t *testing.T) {
 		if d := node[i].Diff(relay[i]); d != "" && c.Relay == 0 && (!hidden || node[i].Status != relay[i].Status) {
 			t.Errorf("%s: the node gives %s as the relay", name, d)
 		}
-		if c.Status != corpus.Any && q.Method == "GET" && len(q.Header) == 0 && node[i].Status != c.Status {
+		if q.Method == "GET" && len(q.Header) == 0 && node[i].Status != c.Status {
 			t.Errorf("%s: the node answers %d, want %d", name, node[i].Status, c.Status)
 		}
 		b, ok := boot[i]
 		switch {
 		case !ok:
-			if !c.Later && c.Status != corpus.Any {
+			if !c.Later {
 				t.Errorf("%s: boot.js leaves it to the node: %s", name, alone[i].Later)
 			}
 			continue
