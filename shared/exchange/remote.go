@@ -334,6 +334,10 @@ func (r *remote) run(ctx context.Context) {
 func (r *remote) send(ctx context.Context, s *network.Stream, m message.BitSwapMessage) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
+	if *s != nil && r.x.detour(*s) {
+		(*s).Reset() // what it carried is sent again, whole
+		*s = nil
+	}
 	if *s == nil {
 		if *s, err = r.x.cfg.Host.NewStream(network.WithNoDial(ctx, "bitswap"), r.id, bsnet.ProtocolBitswap); err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
+
+	"github.com/webfabric/weft/shared/webrtc"
 )
 
 const (
@@ -87,7 +90,7 @@ func (x *Exchange) give(ctx context.Context, p peer.ID, m message.BitSwapMessage
 	if r == nil || r.giver.old.Load() {
 		return x.net.SendMessage(ctx, p, m)
 	}
-	err := r.giver.send(ctx, m, func(ctx context.Context) (network.Stream, error) {
+	err := r.giver.send(ctx, m, x.detour, func(ctx context.Context) (network.Stream, error) {
 		return x.cfg.Host.NewStream(network.WithNoDial(ctx, "bitswap"), p, bsnet.ProtocolBitswap)
 	})
 	if errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}) {
@@ -95,6 +98,17 @@ func (x *Exchange) give(ctx context.Context, p peer.ID, m message.BitSwapMessage
 		return x.net.SendMessage(ctx, p, m)
 	}
 	return err
+}
+
+// detour tells whether s goes through a relay though there is a direct connection
+// to its peer, too: a stream may have been opened before that was there.
+func (x *Exchange) detour(s network.Stream) bool {
+	if !webrtc.IsCircuit(s.Conn().RemoteMultiaddr()) {
+		return false
+	}
+	return slices.ContainsFunc(x.cfg.Host.Network().ConnsToPeer(s.Conn().RemotePeer()), func(c network.Conn) bool {
+		return !c.IsClosed() && !webrtc.IsCircuit(c.RemoteMultiaddr())
+	})
 }
 
 const (
@@ -125,8 +139,9 @@ type giver struct {
 
 func newGiver() *giver { return &giver{turn: make(chan struct{}, 1)} }
 
-// send sends m when it is its turn, on a stream made by open if there is none.
-func (g *giver) send(ctx context.Context, m message.BitSwapMessage, open func(context.Context) (network.Stream, error)) error {
+// send sends m when it is its turn, on a stream made by open if there is none,
+// or only one that is a detour.
+func (g *giver) send(ctx context.Context, m message.BitSwapMessage, detour func(network.Stream) bool, open func(context.Context) (network.Stream, error)) error {
 	since := time.Now()
 	select {
 	case g.turn <- struct{}{}:
@@ -142,6 +157,10 @@ func (g *giver) send(ctx context.Context, m message.BitSwapMessage, open func(co
 		s, err := g.take(since)
 		if err != nil {
 			return err
+		}
+		if s != nil && detour(s) {
+			g.leave(s)
+			s = nil
 		}
 		kept := s != nil
 		if !kept {
@@ -181,6 +200,15 @@ func (g *giver) take(since time.Time) (network.Stream, error) {
 		g.stream, g.idle = nil, nil // it is being closed
 	}
 	return g.stream, nil
+}
+
+// leave has the kept stream s end once what was written has gone.
+func (g *giver) leave(s network.Stream) {
+	g.mu.Lock()
+	g.stream = nil
+	g.mu.Unlock()
+	s.SetReadDeadline(time.Now().Add(minGive)) // Close reads the end of the negotiation
+	go s.Close()
 }
 
 // set keeps s, unless the giver is over.

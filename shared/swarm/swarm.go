@@ -23,9 +23,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/webfabric/weft/shared/bcin"
+	"github.com/webfabric/weft/shared/webrtc"
 )
 
 // Rendezvous tells who is there; [bcin.Client] does.
@@ -275,7 +275,7 @@ func (s *Swarm) connected() map[peer.ID]bool {
 		if c.IsClosed() || s.cfg.IsRelay(p) {
 			continue
 		}
-		if isCircuit(c.RemoteMultiaddr()) {
+		if webrtc.IsCircuit(c.RemoteMultiaddr()) {
 			s.mu.Lock()
 			k := s.peers[p]
 			meant := k != nil && k.circuit && outbound
@@ -287,20 +287,6 @@ func (s *Swarm) connected() map[peer.ID]bool {
 		out[p] = out[p] || outbound
 	}
 	return out
-}
-
-// isCircuit tells whether a leads through a relay all the way.
-func isCircuit(a ma.Multiaddr) bool {
-	circuit := false
-	for _, c := range a {
-		switch c.Protocol().Code {
-		case ma.P_CIRCUIT:
-			circuit = true
-		case ma.P_WEBRTC:
-			return false
-		}
-	}
-	return circuit
 }
 
 // Run keeps the neighbours until ctx ends, whose cause it returns. It leaves

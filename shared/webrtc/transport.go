@@ -169,6 +169,12 @@ func isWebRTC(a ma.Multiaddr) bool {
 	return false
 }
 
+// IsCircuit tells whether what goes to a goes through a relay all the way.
+func IsCircuit(a ma.Multiaddr) bool {
+	_, err := a.ValueForProtocol(ma.P_CIRCUIT)
+	return err == nil && !isWebRTC(a)
+}
+
 // CanDial tells whether a is a circuit's address.
 func (t *Transport) CanDial(a ma.Multiaddr) bool { return t.circuit.CanDial(a) }
 
