@@ -88,11 +88,11 @@ func TestLatecomers(t *testing.T) {
 	first := r.sent(before)
 	before = r.contentBytes()
 	for i := range latecomers {
-		b := visit().status().Bytes
-		t.Logf("latecomer %d: %d KiB from the relay, %d from visitors", i, b.FromRelay>>10, b.FromPeers>>10)
+		s := visit().status()
+		t.Logf("latecomer %d: %d KiB from the relay, %d from visitors: %+v", i, s.Bytes.FromRelay>>10, s.Bytes.FromPeers>>10, s.Peers)
 	}
 	late := r.sent(before)
-	t.Logf("the relay sent %d KiB to the first visitor, and %d to %d latecomers", first>>10, late>>10, latecomers)
+	t.Logf("the relay sent %d KiB to the first visitor, and %d to %d latecomers: %v, before them %v", first>>10, late>>10, latecomers, r.contentBytes(), before)
 	if late >= first {
 		t.Errorf("%d latecomers cost the relay %d bytes, the first visitor %d", latecomers, late, first)
 	}

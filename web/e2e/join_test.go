@@ -13,9 +13,11 @@ type status struct {
 	PeerID string   `json:"peerId"`
 	Relays []string `json:"relays"`
 	Peers  []struct {
-		PeerID string `json:"peerId"`
-		Addr   string `json:"addr"`
-		Relay  bool   `json:"relay"`
+		PeerID    string `json:"peerId"`
+		Addr      string `json:"addr"`
+		Transport string `json:"transport"`
+		Relay     bool   `json:"relay"`
+		BytesIn   int64  `json:"bytesIn"`
 	} `json:"peers"`
 	Blocks int `json:"blocks"`
 	Bytes  struct {
