@@ -201,7 +201,7 @@ const programs = new Set(["worker", "sharedworker"]);
 async function serve({ request }) {
   const navigation = request.mode === "navigate" || documents.has(request.destination);
   // What was published a moment ago is the owner's too.
-  if (navigation && host.node) await host.refreshConfig(1_000);
+  if (navigation && host.node) await host.refreshConfig(0);
   const asked = {
     method: request.method,
     url: request.url,
